@@ -1,0 +1,66 @@
+"""The `unionfs` command. Each subcommand is one module, imported when it is asked for.
+
+To add a subcommand: a module here with `run(argv: list[bytes]) -> int` (the arguments after its name; the
+exit code) and one row in COMMANDS. It reports failure by raising CommandError.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from unionfs import __version__
+from unionfs.cli.errors import CommandError, UsageError, shown
+
+# name → (module, one line for the overview)
+COMMANDS = {
+    "mount": ("unionfs.cli.mount", "mount a stack of layers"),
+    "umount": ("unionfs.cli.umount", "unmount it and wait until its daemon has ended"),
+    "image": ("unionfs.cli.image", "container images: unpack, pack, inspect"),
+    "install-helper": ("unionfs.cli.install_helper", "make `mount -t unionfs` work"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`unionfs COMMAND …`; also `unionfs SOURCE MNT -o …` and `unionfs -o … MNT`, as mount.fuse3 and Podman
+    call it.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    first = arguments[0] if arguments else "--help"
+    if first in ("--help", "-h", "help"):
+        print(_overview(), end="")
+        return 0
+    if first in ("--version", "-V"):
+        print(f"unionfs {__version__}")
+        return 0
+    if first in COMMANDS:
+        return _run(COMMANDS[first][0], "run", arguments[1:])
+    if len(arguments) == 1 and not first.startswith("-"):
+        return _failed(UsageError(f"unknown command {shown(os.fsencode(first))!r}; see unionfs --help"))
+    return _run("unionfs.cli.mount", "run_as_program", arguments)
+
+
+def mount_helper(argv: list[str] | None = None) -> int:
+    """`mount.unionfs`, as mount(8) calls it: SOURCE MNT [-sfnv] [-o OPTS] [-t TYPE]; also -o OPTS MNT."""
+    return _run("unionfs.cli.mount", "run_as_helper", sys.argv[1:] if argv is None else argv)
+
+
+def _run(module: str, function: str, arguments: list[str]) -> int:
+    from importlib import import_module
+
+    try:
+        return int(getattr(import_module(module), function)([os.fsencode(word) for word in arguments]))
+    except CommandError as error:
+        return _failed(error)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _failed(error: CommandError) -> int:
+    print(f"unionfs: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _overview() -> str:
+    rows = "".join(f"  {name:<16}{line}\n" for name, (_, line) in COMMANDS.items())
+    return f"usage: unionfs COMMAND …\n\n{rows}\nunionfs COMMAND --help tells more; unionfs --version\n"

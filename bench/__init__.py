@@ -1,0 +1,1 @@
+"""The benchmark suite of the repository: `compare` on mounts, `micro` without any."""

@@ -17,7 +17,8 @@ from unionfs.cli.optstring import (
 )
 
 # paths that are rich in what the syntax treats specially
-paths = st.lists(st.sampled_from([b"\\", b":", b",", b'"', b"=", b"/", b"a", b" ", b"\xff"]), min_size=1).map(b"".join)
+pieces = st.sampled_from([b"\\", b":", b",", b'"', b"=", b"/", b"a", b" ", b"\xff"])
+paths = st.lists(pieces, min_size=1).map(b"".join)
 names = st.text("abcxyz_+", min_size=1).map(str.encode)
 
 
@@ -43,7 +44,8 @@ def test_join_then_split_is_the_layers(lower: list[bytes], data: list[bytes]) ->
 
 @given(st.lists(paths, min_size=1), st.lists(paths), paths)
 def test_layers_survive_a_whole_option_string(lower: list[bytes], data: list[bytes], upper: bytes) -> None:
-    text = join_options([(b"lowerdir", join_layers(lower, data)), (b"upperdir", escape(upper)), (b"ro", None)])
+    stack = [(b"lowerdir", join_layers(lower, data)), (b"upperdir", escape(upper))]
+    text = join_options([*stack, (b"ro", None)])
     (_, layers), (_, up), last = split_options(text)
     assert layers is not None
     assert up is not None

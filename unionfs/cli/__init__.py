@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if first in COMMANDS:
         return _run(COMMANDS[first][0], "run", arguments[1:])
-    if len(arguments) == 1 and not first.startswith("-"):
-        return _failed(UsageError(f"unknown command {shown(os.fsencode(first))!r}; see unionfs --help"))
+    if not any(word.startswith("-") for word in arguments):  # a mount has options: this is a mistyped command
+        return _failed(_unknown(first))
     return _run("unionfs.cli.mount", "run_as_program", arguments)
 
 
@@ -59,6 +59,14 @@ def _run(module: str, function: str, arguments: list[str]) -> int:
 def _failed(error: CommandError) -> int:
     print(f"unionfs: {error}", file=sys.stderr)
     return error.exit_code
+
+
+def _unknown(name: str) -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean '{near[0]}'?" if near else "see unionfs --help"
+    return UsageError(f"unknown command '{shown(os.fsencode(name))}'; {hint}")
 
 
 def _overview() -> str:

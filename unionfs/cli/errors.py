@@ -18,4 +18,4 @@ class UsageError(CommandError):
 def shown(name: bytes) -> str:
     """A name or path as a person may read it, also when it is not UTF-8 or holds control characters."""
     text = name.decode("utf-8", "backslashreplace")
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -31,7 +31,7 @@ def run(argv: list[bytes]) -> int:
         print(USAGE, end="")
         return 0
     if rest:
-        raise UsageError(f"install-helper takes no {shown(rest[0])!r}; the directory goes after --prefix")
+        raise UsageError(f"install-helper takes no '{shown(rest[0])}'; the directory goes after --prefix")
     prefix = values.get("prefix", b"/sbin")
     scripts = scripts_directory()
     for name, script in LINKS.items():

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from unionfs.cli import checks
 from unionfs.cli.args import parse
-from unionfs.cli.errors import CommandError, UsageError, shown
+from unionfs.cli.errors import UsageError, shown
 from unionfs.cli.options import FRONTENDS, MountOptions, apply
 from unionfs.union.config import Config
 
@@ -46,12 +43,13 @@ _COMMAND_FLAGS = _COMMON | {
     b"--foreground": ("foreground", False), b"-d": ("debug", False), b"--debug": ("debug", False),
 }  # fmt: skip
 
-# What mount(8) passes to every helper: -s tolerates unknown options (nothing here does), -f is a dry run, -n leaves
-# mtab alone, -v talks.
+# What mount(8) passes to every helper: -f is a dry run; -s would tolerate unknown options (nothing does here),
+# -n leave mtab alone, -v talk.
 _HELPER_FLAGS = _COMMON | {
     b"-f": ("fake", False), b"-t": ("type", True),
-    b"-s": ("ignored", False), b"-n": ("ignored", False), b"-v": ("ignored", False), b"-w": ("ignored", False),
-    b"-r": ("readonly", False), b"--foreground": ("foreground", False), b"--debug": ("debug", False),
+    b"-s": ("ignored", False), b"-n": ("ignored", False), b"-v": ("ignored", False),
+    b"-w": ("ignored", False), b"-r": ("readonly", False),
+    b"--foreground": ("foreground", False), b"--debug": ("debug", False),
 }  # fmt: skip
 
 # What programs that stand in for fuse-overlayfs are called with.
@@ -102,7 +100,7 @@ def read_plan(argv: list[bytes], flags: Mapping[bytes, tuple[str, bool]]) -> Pla
     if not positionals:
         raise UsageError("no mount point given: unionfs mount -o lowerdir=A:B,upperdir=U,workdir=W MNT")
     if len(positionals) > 2:
-        raise UsageError(f"too many arguments: {shown(positionals[2])!r}")
+        raise UsageError(f"too many arguments: '{shown(positionals[2])}'")
     if len(positionals) == 2:
         plan.mount.source = positionals[0]
     plan.mountpoint = positionals[-1]
@@ -147,7 +145,7 @@ def _fake(plan: Plan, _value: bytes) -> None:
 
 def _frontend(plan: Plan, value: bytes) -> None:
     if (name := shown(value)) not in FRONTENDS:
-        raise UsageError(f"--frontend must be {', '.join(FRONTENDS[:-1])} or {FRONTENDS[-1]}, not {name!r}")
+        raise UsageError(f"--frontend must be {', '.join(FRONTENDS[:-1])} or {FRONTENDS[-1]}, not '{name}'")
     plan.mount.frontend = name
 
 
@@ -183,7 +181,7 @@ def carry_out(plan: Plan) -> None:
     checks.device()
     plan.config.mountpoint = mountpoint
     in_foreground = mount.foreground or (mount.debug and mount.log is None)
-    log = Log.to_file(mount.log) if mount.log is not None else Log(sys.stderr.fileno() if in_foreground else -1)
+    log = Log.to_file(mount.log) if mount.log is not None else Log(2 if in_foreground else -1)
 
     def body(report: daemon.Report) -> None:
         serve.run(plan.config, mount, mountpoint, report, log)

@@ -81,7 +81,7 @@ def apply_one(name: bytes, value: bytes | None, config: Config, mount: MountOpti
     if value is None and wants == _NEEDS:
         raise UsageError(f"option {shown(name)} needs a value: {shown(name)}=…")
     if value is not None and wants == _NONE:
-        raise UsageError(f"option {shown(name)} takes no value (got {shown(value)!r})")
+        raise UsageError(f"option {shown(name)} takes no value (got '{shown(value)}')")
     try:
         effect(config, mount, b"" if value is None else value)
     except (_BadValue, SyntaxProblem) as problem:
@@ -98,7 +98,7 @@ def _outside_table(name: bytes) -> tuple[int, Effect]:
 
     known = [shown(row) for row in OPTIONS]
     near = get_close_matches(shown(name), known, 1)
-    raise UsageError(f"unknown option {shown(name)!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    raise UsageError(f"unknown option '{shown(name)}'" + (f"; did you mean '{near[0]}'?" if near else ""))
 
 
 # --- readers of values --------------------------------------------------------------------------------------
@@ -109,25 +109,25 @@ def _switch(value: bytes) -> bool:
         return True
     if value in (b"off", b"0"):
         return False
-    raise _BadValue(f"must be on or off, not {shown(value)!r}")
+    raise _BadValue(f"must be on or off, not '{shown(value)}'")
 
 
 def _number(value: bytes) -> int:
     if not value.isdigit() or int(value) > 0xFFFFFFFF:
-        raise _BadValue(f"must be a number from 0 to 4294967295, not {shown(value)!r}")
+        raise _BadValue(f"must be a number from 0 to 4294967295, not '{shown(value)}'")
     return int(value)
 
 
 def _seconds(value: bytes) -> float:
     whole, _, fraction = value.partition(b".")
     if not (whole + fraction).isdigit():
-        raise _BadValue(f"must be a number of seconds, not {shown(value)!r}")
+        raise _BadValue(f"must be a number of seconds, not '{shown(value)}'")
     return float(value)
 
 
 def _choice(value: bytes, *choices: str) -> str:
     if (text := shown(value)) not in choices:
-        raise _BadValue(f"must be {', '.join(choices[:-1])} or {choices[-1]}, not {text!r}")
+        raise _BadValue(f"must be {', '.join(choices[:-1])} or {choices[-1]}, not '{text}'")
     return text
 
 
@@ -141,11 +141,11 @@ def id_map(value: bytes) -> list[tuple[int, int, int]]:
     """`CID:HID:LEN…`, with or without a colon first: (id on the mount, id on disk, count) triples."""
     fields = value.removeprefix(b":").split(b":")
     if len(fields) % 3 or not all(field.isdigit() for field in fields):
-        raise _BadValue(f"must be CONTAINER:HOST:LENGTH, once or more, not {shown(value)!r}")
+        raise _BadValue(f"must be CONTAINER:HOST:LENGTH, once or more, not '{shown(value)}'")
     numbers = [_number(field) for field in fields]
     triples = list(zip(numbers[0::3], numbers[1::3], numbers[2::3], strict=True))
     if not all(length and max(inside, outside) + length <= 1 << 32 for inside, outside, length in triples):
-        raise _BadValue(f"a range is empty or ends beyond 4294967295: {shown(value)!r}")
+        raise _BadValue(f"a range is empty or ends beyond 4294967295: '{shown(value)}'")
     return triples
 
 
@@ -197,7 +197,7 @@ def _only(*choices: str) -> Effect:
 
     def effect(_config: Config, _mount: MountOptions, value: bytes) -> None:
         if shown(value) not in choices:
-            raise _BadValue(f"{shown(value)!r} is not supported; leave the option out or use {choices[0]!r}")
+            raise _BadValue(f"'{shown(value)}' is not supported; leave the option out or use '{choices[0]}'")
 
     return effect
 

@@ -12,6 +12,8 @@ Laws, each a test:
 
 from __future__ import annotations
 
+from unionfs.cli.errors import shown
+
 _BACKSLASH, _QUOTE, _COMMA = b"\\", b'"', b","
 
 
@@ -51,10 +53,10 @@ def split_options(text: bytes) -> list[tuple[bytes, bytes | None]]:
             end = _find(text, _QUOTE, opening + 1)
             value = text[opening + 1 : end]
             if end == len(text):
-                raise SyntaxProblem(f"the quote after {name.decode('utf-8', 'replace')}= is never closed")
+                raise SyntaxProblem(f"the quote after {shown(name)}= is never closed")
             end += 1
             if text[end : end + 1] not in (_COMMA, b""):
-                raise SyntaxProblem(f"a comma is missing after {name.decode('utf-8', 'replace')}=\"…\"")
+                raise SyntaxProblem(f"a comma is missing after {shown(name)}=\"…\"")
         if name or equals:
             pairs.append((name, value if equals else None))
         start = end + 1

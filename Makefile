@@ -1,0 +1,48 @@
+# Everything here works in a fresh clone: each target makes the environment that it needs, in .venv.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON_STRICT := $(VENV)/bin/python -bb -W error
+# `make test ARGS="-k copy_up -x"`
+ARGS ?=
+
+.PHONY: help venv demo test test-long bench bench-check bench-compare check clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+	  || sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1  \2/p' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.made  ## the environment: system packages, .venv with the package and its tools
+
+$(VENV)/.made: pyproject.toml unionfs/__init__.py tools/system-packages tools/find-python
+	@PYTHON=$$(tools/find-python) tools/system-packages
+	@tools/make-venv $(VENV)
+	@touch $@
+
+demo: $(VENV)/.made  ## see copy-on-write at work on a real mount
+	@$(VENV)/bin/python demo/run.py
+
+test: $(VENV)/.made  ## the tests, in under ten minutes
+	$(PYTHON_STRICT) -m pytest -m "not long" $(ARGS)
+
+test-long: $(VENV)/.made  ## the tests that take longer, too
+	$(PYTHON_STRICT) -m pytest $(ARGS)
+
+bench: $(VENV)/.made  ## micro benchmarks
+	$(VENV)/bin/python -m pytest bench $(ARGS)
+
+bench-check: $(VENV)/.made  ## the benchmarks once each, to see that they run
+	$(VENV)/bin/python -m pytest bench --benchmark-disable $(ARGS)
+
+bench-compare: $(VENV)/.made  ## against the kernel's overlay and fuse-overlayfs, where they are installed
+	$(VENV)/bin/python -m unionfs.bench $(ARGS)
+
+check: $(VENV)/.made  ## ruff, and mypy in strict mode
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

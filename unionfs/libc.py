@@ -171,3 +171,49 @@ def unshare(flags: int) -> None:
     """unshare(2) for the calling thread, e.g. CLONE_FS for a umask and working directory of its own."""
     if _unshare(flags):
         raise _fail()
+
+
+# --- the FUSE device: mounts, and the capabilities that backing files are opened with ---------------------------------
+
+MS_PRIVATE = 1 << 18
+MS_REC = 1 << 14
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+CAP_FSETID = 4
+CAP_SYS_ADMIN = 21
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_mount = _function("mount", _path, _path, _path, _ulong, _path)
+_umount2 = _function("umount2", _path, _int)
+_capget = _function("capget", _pointer, _pointer)
+_capset = _function("capset", _pointer, _pointer)
+
+# header: version, pid (0: the calling thread); sets: effective permitted inheritable, low words then high words
+_CapHeader = _uint * 2
+CapSets = _uint * 6
+_this_thread = _CapHeader(_CAPABILITY_VERSION_3, 0)
+
+
+def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None) -> None:
+    """mount(2)."""
+    if _mount(source, target, kind, flags, data):
+        raise _fail(target)
+
+
+def umount2(target: bytes, flags: int) -> None:
+    """umount2(2)."""
+    if _umount2(target, flags):
+        raise _fail(target)
+
+
+def capget() -> ctypes.Array[ctypes.c_uint]:
+    """The capability sets of the calling thread, as capset() takes them."""
+    sets = CapSets()
+    if _capget(_this_thread, sets):
+        raise _fail()
+    return sets
+
+
+def capset(sets: ctypes.Array[ctypes.c_uint]) -> None:
+    """Sets the capabilities of the calling thread. EPERM where it lacks one that is to be permitted."""
+    if _capset(_this_thread, sets):
+        raise _fail()

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TIMEOUT = 300
 """Seconds after which a client or command counts as hung."""
@@ -63,7 +66,9 @@ class Client:
         done = subprocess.run([compiler, "-O2", "-o", target, source], capture_output=True)
         return done.returncode == 0
 
-    def run(self, operation: str, root: Path, names: Sequence[str], processes: int = 1, **options: int) -> Sample:
+    def run(
+        self, operation: str, root: Path, names: Sequence[str], processes: int = 1, **options: int
+    ) -> Sample:
         """Does `operation` on every name below `root`, the names dealt out to `processes` clients.
 
         Raises Failed where a client dies or an operation failed other than by ENOENT.
@@ -73,8 +78,12 @@ class Client:
             options = {**options, "start": time.monotonic_ns() + START_DELAY * (1 + processes // 2)}
         extra = [f"{key}={value}" for key, value in options.items()]
         running = [
-            subprocess.Popen([*self.command, operation, str(root), str(path), *extra],
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*self.command, operation, str(root), str(path), *extra],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             for path in lists
         ]
         return _combine(operation, [_result(process) for process in running])

@@ -7,13 +7,17 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unionfs.bench.client import TIMEOUT, Client, Failed, Sample
-from unionfs.bench.engines import Engine, Mount, Stack
 from unionfs.bench.fixtures import Fixtures, git_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from unionfs.bench.engines import Engine, Mount, Stack
 
 DENTRIES = 2
 """drop_caches: dentries and inodes. The blocks of directories and inode tables stay cached, so what is measured is the
@@ -97,7 +101,9 @@ class Context:
         requests, cpu = self.engine.requests(self.mount), daemon.cpu()
         value = measure()
         spent, rss = daemon.cpu() - cpu, daemon.rss()
-        counted = {name: count - requests.get(name, 0) for name, count in self.engine.requests(self.mount).items()}
+        counted = {
+            name: count - requests.get(name, 0) for name, count in self.engine.requests(self.mount).items()
+        }
         counted = {name: count for name, count in counted.items() if count}
         self.records.append(Record(metric, unit, value, spent, rss, counted, detail))
 
@@ -116,7 +122,9 @@ class Context:
         self.record(metric, "µs", measure)
         self.records[-1].detail.update(p50=samples[0].p50 / 1000, p99=samples[0].p99 / 1000, n=samples[0].n)
 
-    def command(self, metric: str, arguments: Sequence[str], cwd: Path | None = None, codes: tuple[int, ...] = (0,)) -> None:
+    def command(
+        self, metric: str, arguments: Sequence[str], cwd: Path | None = None, codes: tuple[int, ...] = (0,)
+    ) -> None:
         """Records the seconds that a command takes, its output thrown away. It runs in the mount unless `cwd` says else."""
         self.record(metric, "s", lambda: run_command(arguments, cwd or self.root, codes))
 

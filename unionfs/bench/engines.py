@@ -8,15 +8,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from unionfs.bench import counters
 from unionfs.bench.client import Failed
 from unionfs.bench.process import Daemon, serving
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PATIENCE = 30
 """Seconds that a mount or unmount may take before it counts as hung."""
+
+
+LOG = "daemon.log"
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class Engine:
     """Changes to lower objects work."""
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    counter: Callable[[Daemon], dict[str, int]] | None = None
+    counts: bool = False
+    """The daemon writes its requests by opcode to `place`/daemon.log on SIGUSR1."""
 
     def missing(self) -> str | None:
         """Why the engine cannot run here; None where it can."""
@@ -74,7 +82,9 @@ class Engine:
 
     def version(self) -> str:
         """What the version command says: the line that names the program, or else the first with a number."""
-        done = subprocess.run(self.version_command, capture_output=True, text=True, env=self._env(), check=False)
+        done = subprocess.run(
+            self.version_command, capture_output=True, text=True, env=self._env(), check=False
+        )
         lines = (done.stdout + done.stderr).splitlines()
         numbered = [line.strip() for line in lines if re.search(r"\d\.\d", line)]
         named = [line for line in numbered if self.name in line]
@@ -95,7 +105,7 @@ class Engine:
 
     def requests(self, mount: Mount) -> dict[str, int]:
         """Requests by opcode since the mount; empty for engines that do not count."""
-        return self.counter(mount.daemon) if self.counter else {}
+        return counters.read(mount.daemon.pids, mount.place / LOG) if self.counts else {}
 
     def unmount(self, mount: Mount) -> None:
         _unmount(mount.root)
@@ -109,8 +119,16 @@ class Engine:
         with open(cwd / "mount.log", "w+b") as log:
             # a daemon may keep the descriptors: a file instead of a pipe cannot make us wait for it
             try:
-                code = subprocess.run(command, cwd=cwd, env=self._env(), stdin=subprocess.DEVNULL, stdout=log,
-                                      stderr=log, timeout=PATIENCE, check=False).returncode
+                code = subprocess.run(
+                    command,
+                    cwd=cwd,
+                    env=self._env(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=PATIENCE,
+                    check=False,
+                ).returncode
             except subprocess.TimeoutExpired:
                 raise Failed(f"{self.name}: mount still running after {PATIENCE} s") from None
             log.seek(0)
@@ -169,9 +187,10 @@ def _fuse_overlayfs(engine: Engine, stack: Stack, root: Path, place: Path | None
 
 
 def _ours(engine: Engine, stack: Stack, root: Path, place: Path | None) -> list[str]:
-    front = ["--frontend", "fusepy"] if engine.name.startswith("fusepy") else []
+    front = "fusepy" if engine.name.startswith("fusepy") else "kernel"
     options = _overlay_options(engine, stack, place)
-    return [sys.executable, "-m", "unionfs", "mount", *front, "-o", options, str(root)]
+    log = ["--log", str(root.with_name(LOG))] if engine.counts else []
+    return [sys.executable, "-m", "unionfs", "mount", "--frontend", front, *log, "-o", options, str(root)]
 
 
 def _unionfs_fuse(engine: Engine, stack: Stack, root: Path, place: Path | None) -> list[str]:
@@ -186,7 +205,13 @@ def _mergerfs(engine: Engine, stack: Stack, root: Path, place: Path | None) -> l
     branches = [f"{stack.home / name}=RO" for name in stack.lowers]
     if place:
         branches.insert(0, f"{place / 'upper'}=RW")
-    options = ["allow_other", "category.search=ff", "category.create=ff", "cache.files=auto-full", *engine.options]
+    options = [
+        "allow_other",
+        "category.search=ff",
+        "category.create=ff",
+        "cache.files=auto-full",
+        *engine.options,
+    ]
     return ["mergerfs", "-o", ",".join(options), ":".join(branches), str(root)]
 
 
@@ -194,7 +219,11 @@ def _never(engine: Engine, stack: Stack, root: Path, place: Path | None) -> list
     raise AssertionError("not mounted by a command")
 
 
-_HERE = {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))}
+_HERE = {
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
+    )
+}
 _VERSION = (sys.executable, "-m", "unionfs", "--version")
 
 ENGINES = {
@@ -202,7 +231,7 @@ ENGINES = {
     for engine in (
         PlainEngine("ext4", _never, "uname", ("uname", "-sr")),
         Engine("kernel", _kernel, "mount", ("uname", "-sr")),
-        Engine("unionfs", _ours, sys.executable, _VERSION, environment=_HERE),
+        Engine("unionfs", _ours, sys.executable, _VERSION, environment=_HERE, counts=True),
         Engine("fusepy", _ours, sys.executable, _VERSION, environment=_HERE),
         Engine("fuse-overlayfs", _fuse_overlayfs, "fuse-overlayfs", ("fuse-overlayfs", "--version")),
         Engine("unionfs-fuse", _unionfs_fuse, "unionfs-fuse", ("dpkg-query", "-W", "unionfs-fuse")),
@@ -223,6 +252,5 @@ def select(spec: str) -> list[Engine]:
         if name not in ENGINES:
             raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
         base = ENGINES[name]
-        chosen.append(base if not options else type(base)(
-            item, base.command, base.program, base.version_command, base.cow, tuple(options), base.environment))
+        chosen.append(replace(base, name=item, options=tuple(options)) if options else base)
     return chosen

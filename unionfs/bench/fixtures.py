@@ -6,10 +6,13 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unionfs.bench.engines import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SEED = 20240
 
@@ -183,7 +186,9 @@ def modules(count: int) -> Callable[[list[Path]], None]:
 
     def fill(layers: list[Path]) -> None:
         library = Path(os.__file__).parent
-        found = sorted(p for p in library.rglob("*.py") if not {"test", "tests", "site-packages"} & set(p.parts))
+        found = sorted(
+            p for p in library.rglob("*.py") if not {"test", "tests", "site-packages"} & set(p.parts)
+        )
         for i, source in enumerate(found[:count]):
             target = layers[i % len(layers)] / "lib" / f"part{i // 20}" / f"m{i}_{source.name}"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +198,9 @@ def modules(count: int) -> Callable[[list[Path]], None]:
 
 
 def git(where: Path, *arguments: str) -> None:
-    subprocess.run(["git", *arguments], cwd=where, env=git_environment(), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["git", *arguments], cwd=where, env=git_environment(), check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def commit(where: Path, message: str) -> None:
@@ -203,9 +210,22 @@ def commit(where: Path, message: str) -> None:
 
 def git_environment() -> dict[str, str]:
     """git without the machine's settings, and without maintenance in the background."""
-    settings = {"user.name": "bench", "user.email": "bench@localhost", "gc.auto": "0", "maintenance.auto": "false",
-                "safe.directory": "*"}
-    numbered = {f"GIT_CONFIG_{kind}_{i}": text for i, pair in enumerate(settings.items())
-                for kind, text in zip(("KEY", "VALUE"), pair, strict=True)}
-    return {**os.environ, **numbered, "GIT_CONFIG_COUNT": str(len(settings)), "GIT_CONFIG_GLOBAL": "/dev/null",
-            "GIT_CONFIG_SYSTEM": "/dev/null"}
+    settings = {
+        "user.name": "bench",
+        "user.email": "bench@localhost",
+        "gc.auto": "0",
+        "maintenance.auto": "false",
+        "safe.directory": "*",
+    }
+    numbered = {
+        f"GIT_CONFIG_{kind}_{i}": text
+        for i, pair in enumerate(settings.items())
+        for kind, text in zip(("KEY", "VALUE"), pair, strict=True)
+    }
+    return {
+        **os.environ,
+        **numbered,
+        "GIT_CONFIG_COUNT": str(len(settings)),
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CONFIG_SYSTEM": "/dev/null",
+    }

@@ -44,5 +44,7 @@ def file_system(directory: Path) -> str:
 
 def _commit() -> str:
     here = Path(__file__).parent
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or "not from a repository"

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from time import monotonic_ns, sleep
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Run:

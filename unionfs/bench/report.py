@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from unionfs.bench.results import Results, Series
 from unionfs.bench.targets import RATE, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unionfs.bench.results import Results, Series
 
 NOISY = 0.25
 """An interquartile range above this share of the median is marked with ~."""
@@ -27,7 +31,9 @@ def number(value: float) -> str:
 
 def width(text: str) -> int:
     """Columns that the text takes in a terminal."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -71,7 +77,9 @@ def targets(verdicts: Sequence[Verdict]) -> str:
     for v in verdicts:
         seen = f"{v.ratio.value:.2f} ({v.ratio.low:.2f}–{v.ratio.high:.2f})" if v.ratio else number(v.ours)
         reference = "" if v.reference is None else number(v.reference)
-        rows.append([v.metric, v.unit, number(v.ours), reference, v.target, seen, "met" if v.met else "MISSED"])
+        rows.append(
+            [v.metric, v.unit, number(v.ours), reference, v.target, seen, "met" if v.met else "MISSED"]
+        )
     met = sum(v.met for v in verdicts)
     heading = ["target", "unit", "ours", "reference", "wanted", "measured", f"{met}/{len(rows)}"]
     return table(heading, rows)
@@ -79,12 +87,21 @@ def targets(verdicts: Sequence[Verdict]) -> str:
 
 def daemons(results: Results) -> str:
     """CPU of each daemon per workload and its memory after it, for the engines that have a daemon."""
-    engines = [e for e in results.engines() if any(s.rss and max(s.rss) for (_, n), s in results.series.items() if n == e)]
+    engines = [
+        e
+        for e in results.engines()
+        if any(s.rss and max(s.rss) for (_, n), s in results.series.items() if n == e)
+    ]
     rows = []
     for metric in results.metrics():
         found = [results.get(metric, engine) for engine in engines]
         if any(series and series.cpu_median > 0.001 for series in found):
-            rows.append([metric, *(f"{number(s.cpu_median)} s, {s.rss[-1] / 1024:.0f} MiB" if s else "–" for s in found)])
+            rows.append(
+                [
+                    metric,
+                    *(f"{number(s.cpu_median)} s, {s.rss[-1] / 1024:.0f} MiB" if s else "–" for s in found),
+                ]
+            )
     return table(["daemon CPU and memory", *engines], rows) if rows else ""
 
 
@@ -113,11 +130,14 @@ def summary(results: Results, verdicts: Sequence[Verdict]) -> str:
     """The whole report."""
     parts = [
         heading(results),
-        measurements(results) + f"\n\nIn brackets: ratio to kernel overlay ({RATE}: more is better). ~ marks noise.",
+        measurements(results)
+        + f"\n\nIn brackets: ratio to kernel overlay ({RATE}: more is better). ~ marks noise.",
         daemons(results),
         requests(results),
         targets(verdicts) if verdicts else "",
-        "\n".join(["failures:", *(f"- {failure}" for failure in results.failures)]) if results.failures else "",
+        "\n".join(["failures:", *(f"- {failure}" for failure in results.failures)])
+        if results.failures
+        else "",
         f"took {results.seconds / 60:.1f} minutes",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from unionfs.bench.context import Record
 from unionfs.bench.stats import Summary, summarize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from unionfs.bench.context import Record
 
 
 @dataclass
@@ -52,7 +56,9 @@ class Results:
 
     def add(self, engine: str, records: Iterable[Record]) -> None:
         for record in records:
-            series = self.series.setdefault((record.metric, engine), Series(record.metric, record.unit, engine))
+            series = self.series.setdefault(
+                (record.metric, engine), Series(record.metric, record.unit, engine)
+            )
             series.values.append(record.value)
             series.cpu.append(record.cpu)
             series.rss.append(record.rss)

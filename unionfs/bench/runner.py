@@ -8,16 +8,20 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unionfs.bench import machine
 from unionfs.bench.client import Client, Failed
 from unionfs.bench.context import Context
-from unionfs.bench.engines import Engine
 from unionfs.bench.fixtures import Fixtures
 from unionfs.bench.results import Results
-from unionfs.bench.workloads import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from unionfs.bench.engines import Engine
+    from unionfs.bench.workloads import Workload
 
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000
 
@@ -85,7 +89,9 @@ class Runner:
         context = None
         try:
             stack = workload.stack(self.fixtures, self.quick)
-            context = Context(engine, stack, place, workload.kind != "read", self.client, self.fixtures, self.quick)
+            context = Context(
+                engine, stack, place, workload.kind != "read", self.client, self.fixtures, self.quick
+            )
             workload.run(context)
             self.results.add(engine.name, context.records)
             return True

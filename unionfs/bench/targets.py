@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from unionfs.bench.results import Results, Series
 from unionfs.bench.stats import Ratio, ratio
+
+if TYPE_CHECKING:
+    from unionfs.bench.results import Results, Series
 
 K, F = "kernel", "fuse-overlayfs"
 
@@ -78,7 +81,15 @@ def judge(results: Results, engine: str = "unionfs", targets: list[Target] | Non
 def _verdict(target: Target, ours: Series, reference: Series | None) -> Verdict:
     value = ours.summary.median
     if not reference:
-        return Verdict(ours.metric, ours.unit, f"≤ {target.factor:g} {ours.unit}", value, None, None, value <= target.factor)
+        return Verdict(
+            ours.metric,
+            ours.unit,
+            f"≤ {target.factor:g} {ours.unit}",
+            value,
+            None,
+            None,
+            value <= target.factor,
+        )
     name = "k" if target.reference == K else "f"
     top, bottom = ours.values, reference.values
     if target.throughput:

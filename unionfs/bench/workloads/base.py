@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from unionfs.bench.context import Context
-from unionfs.bench.engines import Engine, Stack
-from unionfs.bench.fixtures import Fixtures
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unionfs.bench.context import Context
+    from unionfs.bench.engines import Engine, Stack
+    from unionfs.bench.fixtures import Fixtures
 
 READ, CREATE, CHANGE = "read", "create", "change"
 """What a workload does to the union: reads it, adds to it, or changes lower objects."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from unionfs.bench.context import Context
-from unionfs.bench.engines import Stack
 from unionfs.bench.fixtures import Fixtures, big_file, flat_names, one_directory, shuffled
 from unionfs.bench.workloads.base import CHANGE, Workload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unionfs.bench.context import Context
+    from unionfs.bench.engines import Stack
 
 SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 30, "4 GiB": 4 << 30}
 QUICK_SIZES = ("4 KiB", "1 MiB", "64 MiB")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from unionfs.bench.context import EVERYTHING, Context
-from unionfs.bench.engines import Stack
 from unionfs.bench.fixtures import Fixtures, big_file
 from unionfs.bench.workloads.base import CREATE, Workload
+
+if TYPE_CHECKING:
+    from unionfs.bench.engines import Stack
 
 MIB = 1 << 20
 

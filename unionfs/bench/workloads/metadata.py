@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from unionfs.bench.context import DENTRIES, Context
-from unionfs.bench.engines import Stack
-from unionfs.bench.fixtures import Fixtures, flat_names, listings, missing_names, nothing, one_directory, shuffled
+from unionfs.bench.fixtures import (
+    Fixtures,
+    flat_names,
+    listings,
+    missing_names,
+    nothing,
+    one_directory,
+    shuffled,
+)
 from unionfs.bench.workloads.base import CHANGE, CREATE, READ, Workload
+
+if TYPE_CHECKING:
+    from unionfs.bench.engines import Stack
 
 FILES = 2000
 LAYERS = (2, 8, 50, 120)
@@ -89,7 +101,9 @@ def _readdir(ctx: Context) -> None:
     for size in _sizes(ctx.quick):
         ctx.fresh(DENTRIES)
         ctx.operations(f"readdir cold, {size:,} entries", "list", "", [f"n{size}"])
-        ctx.operations(f"readdir warm, {size:,} entries", "list", "", [f"n{size}"], repeat=max(3, 5000 // size))
+        ctx.operations(
+            f"readdir warm, {size:,} entries", "list", "", [f"n{size}"], repeat=max(3, 5000 // size)
+        )
 
 
 WORKLOADS = [

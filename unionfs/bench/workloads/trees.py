@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unionfs.bench.context import EVERYTHING, Context, drop_caches
-from unionfs.bench.engines import Stack
 from unionfs.bench.fixtures import Fixtures, listings, modules, nothing, repository, tarball, tree
 from unionfs.bench.workloads.base import CHANGE, CREATE, READ, Workload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unionfs.bench.engines import Stack
 
 LAYERS = 8
 WALKED_DIRECTORIES = 100
@@ -112,7 +116,12 @@ def _memory(ctx: Context) -> None:
     before = ctx.mount.daemon.rss()
     files = WALKED_DIRECTORIES * (100 if ctx.quick else 1000)
     ctx.command(f"find -ls over {files:,} files", ["find", ".", "-ls"])
-    ctx.record(f"daemon memory after find over {files:,} files", "MiB", lambda: ctx.mount.daemon.rss() / 1024, before=before / 1024)
+    ctx.record(
+        f"daemon memory after find over {files:,} files",
+        "MiB",
+        lambda: ctx.mount.daemon.rss() / 1024,
+        before=before / 1024,
+    )
 
 
 WORKLOADS = [

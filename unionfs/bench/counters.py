@@ -1,0 +1,41 @@
+"""Reading the counters of our own daemon: it writes them to its log when it gets SIGUSR1."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATIENCE = 2.0
+"""Seconds that the daemon gets to answer."""
+
+MARK = "counters: "
+
+
+def read(pids: list[int], log: Path) -> dict[str, int]:
+    """Requests by opcode as the daemon counts them; empty where it does not answer in time."""
+    start = log.stat().st_size if log.exists() else 0
+    for pid in pids:
+        os.kill(pid, signal.SIGUSR1)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if log.exists():
+            with open(log, encoding="utf-8", errors="replace") as file:
+                file.seek(start)
+                if found := parse(file.read()):
+                    return found
+        time.sleep(0.001)
+    return {}
+
+
+def parse(text: str) -> dict[str, int]:
+    """The opcodes, which are in capitals, of the last complete counters line of a log; empty where there is none."""
+    lines = [line for line in text.splitlines(keepends=True) if MARK in line and line.endswith("\n")]
+    if not lines:
+        return {}
+    pairs = (word.partition("=") for word in lines[-1].partition(MARK)[2].split())
+    return {name: int(value) for name, _, value in pairs if name.isupper() and value.isdecimal()}

@@ -1,6 +1,7 @@
 """`python -m bench.compare`: all engines, all workloads, targets and figures side by side.
 
-Writes report.md, results.json and plots to bench/results/DATE/. Needs root. A full run takes about 25 minutes, --quick 3.
+Writes report.md, results.json and plots to bench/results/DATE/. Needs root. A full run takes about 25
+minutes, --quick 3.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench.compare", description=(__doc__ or "").partition("\n\n")[2]
     )
-    parser.add_argument("--engines", help="comma-separated, options after colons: unionfs:fsync=0 (default: all; with "
-                        f"--quick {QUICK_ENGINES}). Known: " + ", ".join(ENGINES))  # fmt: skip
+    parser.add_argument("--engines", help="comma-separated, options after colons: unionfs:fsync=0 (default: "
+                        f"all; with --quick {QUICK_ENGINES}). Known: " + ", ".join(ENGINES))  # fmt: skip
     parser.add_argument(
         "--only", default="*", help="comma-separated patterns of workloads: " + ", ".join(w.name for w in ALL)
     )

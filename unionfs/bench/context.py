@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from unionfs.bench.engines import Engine, Mount, Stack
 
 DENTRIES = 2
-"""drop_caches: dentries and inodes. The blocks of directories and inode tables stay cached, so what is measured is the
-software's way to an object and not the disk's."""
+"""drop_caches: dentries and inodes. The blocks of directories and inode tables stay cached, so what is
+measured is the software's way to an object and not the disk's."""
 
 EVERYTHING = 3
 """drop_caches: pages too; the disk is read again."""
@@ -109,7 +109,9 @@ class Context:
 
     def operations(self, metric: str, operation: str, directory: str, names: Sequence[str], *,
                    processes: int = 1, missing: bool = False, **options: int) -> None:  # fmt: skip
-        """Records µs per operation of the client; with several processes, elapsed µs over all their operations."""
+        """Records µs per operation of the client; with several processes, elapsed µs over all their
+        operations.
+        """
         samples: list[Sample] = []
 
         def measure() -> float:
@@ -125,11 +127,15 @@ class Context:
     def command(
         self, metric: str, arguments: Sequence[str], cwd: Path | None = None, codes: tuple[int, ...] = (0,)
     ) -> None:
-        """Records the seconds that a command takes, its output thrown away. It runs in the mount unless `cwd` says else."""
+        """Records the seconds that a command takes, its output thrown away. It runs in the mount unless `cwd`
+        says else.
+        """
         self.record(metric, "s", lambda: run_command(arguments, cwd or self.root, codes))
 
     def fio(self, metric: str, path: Path, kind: str, size: int, block: int) -> None:
-        """Records MB/s of fio (of the own client where fio is missing) for `kind`: read, write, randread or randwrite."""
+        """Records MB/s of fio (of the own client where fio is missing) for `kind`: read, write, randread or
+        randwrite.
+        """
         measure = self._fio if shutil.which("fio") else self._stream
         self.record(metric, "MB/s", lambda: measure(path, kind, size, block))
 
@@ -138,7 +144,8 @@ class Context:
         done = subprocess.run(
             ["fio", "--name=b", f"--filename={path}", f"--rw={kind}", f"--bs={block}", f"--size={size}",
              f"--io_size={total}", "--ioengine=psync", "--thread", "--invalidate=0", "--fallocate=none",
-             "--norandommap", "--randrepeat=1", "--output-format=json", *(["--readonly"] if "read" in kind else [])],
+             "--norandommap", "--randrepeat=1", "--output-format=json",
+             *(["--readonly"] if "read" in kind else [])],
             capture_output=True, text=True, timeout=TIMEOUT, check=False)  # fmt: skip
         if done.returncode:
             raise Failed(f"fio {kind}: {done.stderr.strip() or done.stdout.strip()[:200]}")
@@ -156,8 +163,9 @@ def run_command(arguments: Sequence[str], cwd: Path, codes: tuple[int, ...] = (0
     """Seconds that the command took. Raises Failed on another exit code, or when it hangs."""
     start = time.monotonic()
     try:
-        done = subprocess.run(arguments, cwd=cwd, env=git_environment(), stdin=subprocess.DEVNULL, timeout=TIMEOUT,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            arguments, cwd=cwd, env=git_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True, timeout=TIMEOUT, check=False)  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Failed(f"{arguments[0]} still running after {TIMEOUT} s") from None
     seconds = time.monotonic() - start

@@ -33,7 +33,9 @@ def read(pids: list[int], log: Path) -> dict[str, int]:
 
 
 def parse(text: str) -> dict[str, int]:
-    """The opcodes, which are in capitals, of the last complete counters line of a log; empty where there is none."""
+    """The opcodes, which are in capitals, of the last complete counters line of a log; empty where there is
+    none.
+    """
     lines = [line for line in text.splitlines(keepends=True) if MARK in line and line.endswith("\n")]
     if not lines:
         return {}

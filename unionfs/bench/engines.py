@@ -28,7 +28,9 @@ LOG = "daemon.log"
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers on disk. `lowers` are names below `home`, top first; `flat` is the merged tree, for engines without layers."""
+    """Layers on disk. `lowers` are names below `home`, top first; `flat` is the merged tree, for engines
+    without layers.
+    """
 
     name: str
     home: Path
@@ -108,7 +110,7 @@ class Engine:
         return counters.read(mount.daemon.pids, mount.place / LOG) if self.counts else {}
 
     def unmount(self, mount: Mount) -> None:
-        _unmount(mount.root)
+        unmount(mount.root)
         deadline = time.monotonic() + PATIENCE
         while mount.daemon.pids and any(_running(pid) for pid in mount.daemon.pids):
             if time.monotonic() > deadline:
@@ -140,13 +142,16 @@ class Engine:
 
 
 class PlainEngine(Engine):
-    """No union at all: the merged tree itself, or a copy of it where the workload writes. The floor of every figure."""
+    """No union at all: the merged tree itself, or a copy of it where the workload writes. The floor of every
+    figure.
+    """
 
     def mount(self, stack: Stack, place: Path, writable: bool) -> Mount:
         root = place / "mnt" if writable else stack.flat
         if writable and not root.exists():
             place.mkdir(parents=True, exist_ok=True)
             subprocess.run(["cp", "-a", "--", stack.flat, root], check=True)
+            os.sync()  # or the copy is written back while the workload runs
         return Mount(root, self, Daemon([]), 0.0, place)
 
     def unmount(self, mount: Mount) -> None:
@@ -160,7 +165,8 @@ def _running(pid: int) -> bool:
         return False
 
 
-def _unmount(root: Path) -> None:
+def unmount(root: Path) -> None:
+    """Unmounts what is there, if anything. Raises Failed, the mount detached, where it stays busy."""
     deadline = time.monotonic() + PATIENCE
     while os.path.ismount(root):
         done = subprocess.run(["umount", root], capture_output=True, text=True, check=False)
@@ -215,7 +221,7 @@ def _mergerfs(engine: Engine, stack: Stack, root: Path, place: Path | None) -> l
     return ["mergerfs", "-o", ",".join(options), ":".join(branches), str(root)]
 
 
-def _never(engine: Engine, stack: Stack, root: Path, place: Path | None) -> list[str]:
+def _never(*_: object) -> list[str]:
     raise AssertionError("not mounted by a command")
 
 
@@ -238,11 +244,14 @@ ENGINES = {
         Engine("mergerfs", _mergerfs, "mergerfs", ("mergerfs", "--version"), cow=False),
     )
 }
-"""Engines by name, in the order of the tables. "ext4" stands for whatever plain file system holds the bench directory."""
+"""Engines by name, in the order of the tables. "ext4" stands for whatever plain file system holds the bench
+directory.
+"""
 
 
 def select(spec: str) -> list[Engine]:
-    """Engines for a comma-separated list of names, each with mount options after a colon: `unionfs:fsync=0:acl=off`.
+    """Engines for a comma-separated list of names, each with mount options after a colon:
+    `unionfs:fsync=0:acl=off`.
 
     Raises ValueError that names an unknown engine.
     """

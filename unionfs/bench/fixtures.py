@@ -60,7 +60,9 @@ class Fixtures:
 
 
 def _flatten(stack: Stack) -> None:
-    """The merged tree for the plain file system; the stacks hold no whiteouts, so copying from the bottom up is merging."""
+    """The merged tree for the plain file system; the stacks hold no whiteouts, so copying from the bottom up
+    is merging.
+    """
     stack.flat.mkdir()
     for layer in reversed(stack.lowers):
         subprocess.run(["cp", "-a", f"{stack.home / layer}/.", f"{stack.flat}/"], check=True)
@@ -81,7 +83,8 @@ def missing_names(count: int) -> list[str]:
 
 
 def one_directory(files: int, own: int = 10, size: int = 4096) -> Callable[[list[Path]], None]:
-    """A directory `d` that every layer has: the bottom one with `files` files of `size` bytes, as an image's base layer has,
+    """A directory `d` that every layer has: the bottom one with `files` files of `size` bytes, as an image's
+    base layer has,
     the others with `own` files each."""
 
     def fill(layers: list[Path]) -> None:
@@ -108,7 +111,9 @@ def listings(sizes: list[int]) -> Callable[[list[Path]], None]:
 
 
 def tree(files: int, per_directory: int = 15, mean: int = 5000) -> Callable[[list[Path]], None]:
-    """A tree `tree` like that of sources: directories three deep, sizes of a long-tailed distribution, dealt out to all layers."""
+    """A tree `tree` like that of sources: directories three deep, sizes of a long-tailed distribution, dealt
+    out to all layers.
+    """
 
     def fill(layers: list[Path]) -> None:
         rng = random.Random(SEED)
@@ -182,7 +187,9 @@ def repository(files: int) -> Callable[[Path], None]:
 
 
 def modules(count: int) -> Callable[[list[Path]], None]:
-    """`count` modules of this Python's own library, in directories of 20, dealt out to the layers without their byte code."""
+    """`count` modules of this Python's own library, in directories of 20, dealt out to the layers without
+    their byte code.
+    """
 
     def fill(layers: list[Path]) -> None:
         library = Path(os.__file__).parent

@@ -14,7 +14,7 @@ def describe(directory: Path) -> dict[str, str]:
     return {
         "date": time.strftime("%Y-%m-%d %H:%M %Z"),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": f"{os.cpu_count()} × {_cpu()}",
+        "cpu": f"{os.cpu_count()} x {_cpu()}",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.1f} GiB",
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -29,14 +29,17 @@ MARKERS = dict(zip(COLOURS, "|Do^svP", strict=True))
 
 
 def draw(results: Results, folder: Path) -> list[str]:
-    """Writes every plot for which there are figures as NAME.svg and NAME.png; the names. Empty without matplotlib."""
+    """Writes every plot for which there are figures as NAME.svg and NAME.png; the names. Empty without
+    matplotlib.
+    """
     try:
         import matplotlib
     except ImportError:
         return []
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({"svg.hashsalt": "unionfs", "axes.spines.top": False, "axes.spines.right": False,
-                                "font.size": 9})  # fmt: skip
+    matplotlib.rcParams.update(
+        {"svg.hashsalt": "unionfs", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
     drawn = []
     for name, make in (("ratios", _ratios), ("layers", _layers), ("readdir", _readdir), ("data", _data),
                        ("copyup", _copyup)):  # fmt: skip

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 
 CPUCLOCK_SCHED = 2
-"""From include/linux/posix-timers.h: the clock of the scheduler's run time, ns resolution (/proc/PID/stat has 10 ms)."""
+"""From include/linux/posix-timers.h: the clock of the scheduler's run time, ns resolution (/proc/PID/stat has
+10 ms).
+"""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -31,7 +33,9 @@ def status_kib(pid: int, field: str) -> int:
 
 
 def serving(mountpoint: Path) -> list[int]:
-    """The processes that have the mount point among their arguments, this one left out: the daemon of the mount."""
+    """The processes that have the mount point among their arguments, this one left out: the daemon of the
+    mount.
+    """
     wanted = os.fsencode(mountpoint)
     found = []
     for entry in os.scandir("/proc"):

@@ -1,7 +1,7 @@
 """The load generator in Python, for machines without a C compiler: same arguments and answer as client.c.
 
-Run as a script by path, so it imports nothing of the package. Python adds about 1 µs to every call that it times; nothing
-is subtracted, the report names the client used.
+Run as a script by path, so it imports nothing of the package. Python adds about 1 µs to every call that it
+times; nothing is subtracted, the report names the client used.
 """
 
 from __future__ import annotations
@@ -137,8 +137,8 @@ def measure(run: Run, operation: str, names: list[str], repeat: int) -> dict[str
     end = monotonic_ns()
     times.sort()
     return {
-        "n": len(times), "missing": missing, "failed": failed, "entries": run.entries, "begin": begin, "end": end,
-        "sum": sum(times), "p50": times[len(times) // 2] if times else 0,
+        "n": len(times), "missing": missing, "failed": failed, "entries": run.entries,
+        "begin": begin, "end": end, "sum": sum(times), "p50": times[len(times) // 2] if times else 0,
         "p99": times[len(times) * 99 // 100] if times else 0,
     }  # fmt: skip
 

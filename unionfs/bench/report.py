@@ -52,7 +52,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def cell(series: Series | None, baseline: Series | None = None) -> str:
     """A median, its ratio to the baseline's in brackets, and ~ where it is noisy."""
     if not series:
-        return "–"
+        return "-"
     summary = series.summary
     text = number(summary.median) + ("~" if summary.spread > NOISY else "")
     if baseline and baseline is not series and baseline.summary.median:
@@ -75,7 +75,7 @@ def targets(verdicts: Sequence[Verdict]) -> str:
     """Targets and figures side by side."""
     rows = []
     for v in verdicts:
-        seen = f"{v.ratio.value:.2f} ({v.ratio.low:.2f}–{v.ratio.high:.2f})" if v.ratio else number(v.ours)
+        seen = f"{v.ratio.value:.2f} ({v.ratio.low:.2f}..{v.ratio.high:.2f})" if v.ratio else number(v.ours)
         reference = "" if v.reference is None else number(v.reference)
         rows.append(
             [v.metric, v.unit, number(v.ours), reference, v.target, seen, "met" if v.met else "MISSED"]
@@ -99,7 +99,7 @@ def daemons(results: Results) -> str:
             rows.append(
                 [
                     metric,
-                    *(f"{number(s.cpu_median)} s, {s.rss[-1] / 1024:.0f} MiB" if s else "–" for s in found),
+                    *(f"{number(s.cpu_median)} s, {s.rss[-1] / 1024:.0f} MiB" if s else "-" for s in found),
                 ]
             )
     return table(["daemon CPU and memory", *engines], rows) if rows else ""

@@ -35,6 +35,11 @@ class Series:
     def summary(self) -> Summary:
         return summarize(self.values)
 
+    def plain(self) -> dict[str, object]:
+        """For JSON: the fields, and the summary for readers without Python."""
+        s = self.summary
+        return {**asdict(self), "median": s.median, "mad": s.mad, "q1": s.q1, "q3": s.q3}
+
     @property
     def cpu_median(self) -> float:
         return statistics.median(self.cpu)
@@ -76,9 +81,7 @@ class Results:
         return self.series.get((metric, engine))
 
     def save(self, path: Path) -> None:
-        plain = {**asdict(self), "series": [
-            {**asdict(s), "median": s.summary.median, "mad": s.summary.mad, "q1": s.summary.q1, "q3": s.summary.q3}
-            for s in self.series.values()]}  # fmt: skip
+        plain = {**asdict(self), "series": [s.plain() for s in self.series.values()]}
         path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,4 +1,6 @@
-"""Runs workloads over engines in interleaved rounds, so that a slow minute of the machine hits all engines alike."""
+"""Runs workloads over engines in interleaved rounds, so that a slow minute of the machine hits all engines
+alike.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +16,23 @@ from typing import TYPE_CHECKING
 from unionfs.bench import machine
 from unionfs.bench.client import Client, Failed
 from unionfs.bench.context import Context
+from unionfs.bench.engines import unmount
 from unionfs.bench.fixtures import Fixtures
 from unionfs.bench.results import Results
+from unionfs.bench.workloads.base import READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from unionfs.bench.engines import Engine
-    from unionfs.bench.workloads import Workload
+    from unionfs.bench.engines import Engine, Stack
+    from unionfs.bench.workloads.base import Workload
 
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000
 
 SLOW = 20.0
-"""Seconds of a first round after which an engine that no target refers to is not asked again for the workload."""
+"""Seconds of a first round after which an engine that no target refers to is not asked again for the
+workload.
+"""
 
 REFERENCES = ("ext4", "kernel", "unionfs", "fuse-overlayfs")
 """Engines that always get all rounds."""
@@ -35,8 +41,15 @@ REFERENCES = ("ext4", "kernel", "unionfs", "fuse-overlayfs")
 class Runner:
     """One run in a scratch directory below `directory`, which is gone again after `close`."""
 
-    def __init__(self, directory: Path, engines: Sequence[Engine], *, quick: bool = False, rounds: int | None = None,
-                 progress: Callable[[str], None] = lambda _: None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        directory: Path,
+        engines: Sequence[Engine],
+        *,
+        quick: bool = False,
+        rounds: int | None = None,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="unionfs-bench-", dir=directory))
         _spread(self.base)
         self.turns = 0
@@ -49,11 +62,19 @@ class Runner:
         self.results = Results(
             machine=machine.describe(directory),
             versions={engine.name: engine.version() for engine in self.engines},
-            settings={"client": self.client.kind, "quick": str(quick), "rounds": str(rounds or "by workload"),
-                      "caches": "dropped" if os.access("/proc/sys/vm/drop_caches", os.W_OK) else "kept (not root)",
-                      "data": "fio" if shutil.which("fio") else "own client (fio is not installed)"},
+            settings=self._settings(),
             skipped={engine.name: reason for engine in engines if (reason := engine.missing())},
-        )  # fmt: skip
+        )
+
+    def _settings(self) -> dict[str, str]:
+        droppable = os.access("/proc/sys/vm/drop_caches", os.W_OK)
+        return {
+            "client": self.client.kind,
+            "size": "quick" if self.quick else "full",
+            "rounds": str(self.rounds or "by workload"),
+            "caches": "dropped where cold" if droppable else "kept (dropping them needs root)",
+            "data": "fio" if shutil.which("fio") else "own client (fio is not installed)",
+        }
 
     def close(self) -> None:
         """Removes the scratch directory; the mounts are gone already."""
@@ -70,6 +91,7 @@ class Runner:
 
     def _workload(self, workload: Workload) -> None:
         engines = [engine for engine in self.engines if workload.fits(engine)]
+        stack = workload.stack(self.fixtures, self.quick)
         start = time.monotonic()
         for round_number in range(self.rounds or (2 if self.quick else workload.rounds)):
             if round_number and time.monotonic() - start > workload.limit:
@@ -77,21 +99,19 @@ class Runner:
             turn = round_number % max(len(engines), 1)
             for engine in engines[turn:] + engines[:turn]:
                 begun = time.monotonic()
-                if not self._once(workload, engine):
-                    engines.remove(engine)
-                elif time.monotonic() - begun > SLOW and engine.name not in REFERENCES:
+                worked = self._once(workload, engine, stack)
+                slow = time.monotonic() - begun > SLOW and engine.name not in REFERENCES
+                if slow or not worked:
                     engines.remove(engine)
 
-    def _once(self, workload: Workload, engine: Engine) -> bool:
+    def _once(self, workload: Workload, engine: Engine, stack: Stack) -> bool:
         """One engine's turn. False: it failed, and need not be tried again."""
         self.turns += 1
         place = self.base / f"turn-{self.turns}"
         context = None
         try:
-            stack = workload.stack(self.fixtures, self.quick)
-            context = Context(
-                engine, stack, place, workload.kind != "read", self.client, self.fixtures, self.quick
-            )
+            writable = workload.kind != READ
+            context = Context(engine, stack, place, writable, self.client, self.fixtures, self.quick)
             workload.run(context)
             self.results.add(engine.name, context.records)
             return True
@@ -106,6 +126,7 @@ class Runner:
         try:
             if context:
                 context.close()
+            unmount(place / "mnt")  # what a failed mount or a hung daemon may have left
         except Failed as error:
             self.results.failures.append(str(error))
         if not os.path.ismount(place / "mnt"):
@@ -116,9 +137,9 @@ class Runner:
 def _spread(directory: Path) -> None:
     """Has ext4 put every directory made here into a block group of its own (`chattr +T`).
 
-    For minutes after a file is removed ext4 steps over its inode, one by one, to find a free one: a turn that creates files
-    where the turn before removed 2,000 would take 20 times as long (370 µs a file instead of 20). Other file systems
-    refuse the flag and do not need it.
+    For minutes after a file is removed ext4 steps over its inode, one by one, to find a free one: a turn that
+    creates files where the turn before removed 2,000 would take 20 times as long (370 µs a file instead of
+    20). Other file systems refuse the flag and do not need it.
     """
     fd = os.open(directory, os.O_RDONLY)
     try:

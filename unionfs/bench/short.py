@@ -38,7 +38,9 @@ def run(
     rounds: int = 2,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Results:
-    """Measures; with `lowers` only reads of that stack. Raises ValueError where no workload or engine is left."""
+    """Measures; with `lowers` only reads of that stack. Raises ValueError where no workload or engine is
+    left.
+    """
     workloads = own_layers(lowers) if lowers else [w for w in ALL if w.name in WORKLOADS]
     workloads = [w for w in workloads if any(fnmatch.fnmatch(w.name, p) for p in only.split(","))]
     if not workloads:
@@ -107,7 +109,7 @@ def table(results: Results) -> str:
     failed = [f"failed: {failure}" for failure in results.failures]
     notes = [
         "medians; in brackets the ratio to the kernel's overlay; ~ marks noise; MB/s: more is better",
-        f"{results.machine['kernel']}, {results.machine['cpu']}, {results.machine['file system'].split()[0]}, "
-        f"{results.seconds:.0f} s",
+        ", ".join([results.machine[key] for key in ("kernel", "cpu", "file system")]),
+        f"took {results.seconds:.0f} s",
     ]
     return "\n".join(["", report.measurements(results), "", *notes, *skipped, *failed])

@@ -37,7 +37,9 @@ class Ratio:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of the sorted numbers lie, interpolated. Raises ValueError on an empty sequence."""
+    """The value below which `share` of the sorted numbers lie, interpolated. Raises ValueError on an empty
+    sequence.
+    """
     if not ordered:
         raise ValueError("no values")
     place = share * (len(ordered) - 1)
@@ -59,8 +61,8 @@ def ratio(
 ) -> Ratio:
     """median(ours) / median(theirs) with a bootstrap interval, the same for the same numbers.
 
-    With very few values the interval is too narrow rather than too wide: it can only be made of what was seen.
-    Raises ValueError where either is empty, ZeroDivisionError where `theirs` holds a zero median.
+    With very few values the interval is too narrow rather than too wide: it can only be made of what was
+    seen. Raises ValueError where either is empty, ZeroDivisionError where `theirs` holds a zero median.
     """
     value = statistics.median(ours) / statistics.median(theirs)
     rng = random.Random(len(ours) * 1_000_003 + len(theirs))

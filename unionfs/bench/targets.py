@@ -20,8 +20,9 @@ RATE = "MB/s"
 class Target:
     """`ours` against `reference`, for every metric that matches the pattern.
 
-    `factor` bounds our time (or memory) as a multiple of the reference's; for rates (MB/s) and with `throughput` it is the
-    least share of the reference's throughput. Without a reference it bounds the value itself, in the metric's unit.
+    `factor` bounds our time (or memory) as a multiple of the reference's; for rates (MB/s) and with
+    `throughput` it is the least share of the reference's throughput. Without a reference it bounds the value
+    itself, in the metric's unit.
     """
 
     metric: str
@@ -81,23 +82,15 @@ def judge(results: Results, engine: str = "unionfs", targets: list[Target] | Non
 def _verdict(target: Target, ours: Series, reference: Series | None) -> Verdict:
     value = ours.summary.median
     if not reference:
-        return Verdict(
-            ours.metric,
-            ours.unit,
-            f"≤ {target.factor:g} {ours.unit}",
-            value,
-            None,
-            None,
-            value <= target.factor,
-        )
+        wanted = f"≤ {target.factor:g} {ours.unit}"
+        return Verdict(ours.metric, ours.unit, wanted, value, None, None, value <= target.factor)
     name = "k" if target.reference == K else "f"
-    top, bottom = ours.values, reference.values
+    theirs = reference.summary.median
     if target.throughput:
-        if ours.unit != RATE:
-            top, bottom = bottom, top
-        seen = ratio(top, bottom)
-        return Verdict(ours.metric, ours.unit, f"≥ {target.factor:g} × {name}'s throughput", value,
-                       reference.summary.median, seen, seen.value >= target.factor)  # fmt: skip
-    seen = ratio(top, bottom)
-    return Verdict(ours.metric, ours.unit, f"≤ {target.factor:g} × {name}", value, reference.summary.median, seen,
-                   seen.value <= target.factor)  # fmt: skip
+        faster, slower = (ours, reference) if ours.unit == RATE else (reference, ours)
+        seen = ratio(faster.values, slower.values)
+        wanted, met = f"≥ {target.factor:g} {name} (throughput)", seen.value >= target.factor
+    else:
+        seen = ratio(ours.values, reference.values)
+        wanted, met = f"≤ {target.factor:g} {name}", seen.value <= target.factor
+    return Verdict(ours.metric, ours.unit, wanted, value, theirs, seen, met)

@@ -1,4 +1,4 @@
-"""`unionfs bench`: how fast the engines of this machine are, on its own disk and, if asked, on the user's own layers."""
+"""`unionfs bench`: how fast the engines of this machine are, on its own disk and on the user's own layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import sys
 from unionfs.cli.args import parse
 from unionfs.cli.errors import CommandError, UsageError, shown
 
-USAGE = """usage: unionfs bench [--engines NAMES] [--dir DIR] [--lower DIR …] [--only NAMES] [--rounds N] [--json FILE]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+USAGE = """usage: unionfs bench [--engines NAMES] [--dir DIR] [--lower DIR …] [--only NAMES]
+                     [--rounds N] [--json FILE]
 
 Mounts test layers with every engine that is installed, runs a short set of workloads in interleaved rounds
 and prints medians, with the ratio to the kernel's overlay in brackets. Takes about two minutes; needs root.
@@ -24,8 +29,9 @@ and prints medians, with the ratio to the kernel's overlay in brackets. Takes ab
 """
 
 _FLAGS = {
-    b"--engines": ("engines", True), b"--dir": ("dir", True), b"--lower": ("lower", True), b"--only": ("only", True),
-    b"--rounds": ("rounds", True), b"--json": ("json", True), b"-h": ("help", False), b"--help": ("help", False),
+    b"--engines": ("engines", True), b"--dir": ("dir", True), b"--lower": ("lower", True),
+    b"--only": ("only", True), b"--rounds": ("rounds", True), b"--json": ("json", True),
+    b"-h": ("help", False), b"--help": ("help", False),
 }  # fmt: skip
 
 
@@ -68,7 +74,7 @@ def _bench(options: dict[str, bytes], lowers: list[bytes]) -> int:
     return 1 if results.failures else 0
 
 
-def _progress():  # type: ignore[no-untyped-def]
+def _progress() -> Callable[[str], None]:
     """Shows what is running: on one line of a terminal, on lines of their own elsewhere."""
     if not sys.stderr.isatty():
         return lambda text: print(text, file=sys.stderr, flush=True)

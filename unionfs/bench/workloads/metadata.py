@@ -25,7 +25,7 @@ PROCESSES = (2, 8)
 
 
 def _stack(layers: int) -> Workload:
-    def stack(fixtures: Fixtures, quick: bool) -> Stack:
+    def stack(fixtures: Fixtures, _quick: bool) -> Stack:
         return fixtures.stack(f"stat{layers}", layers, one_directory(FILES))
 
     def run(ctx: Context) -> None:
@@ -40,7 +40,7 @@ def _stack(layers: int) -> Workload:
     return Workload(f"stat-{layers}", READ, stack, run, quick=layers in (2, 120))
 
 
-def _two_layers(fixtures: Fixtures, quick: bool) -> Stack:
+def _two_layers(fixtures: Fixtures, _quick: bool) -> Stack:
     return fixtures.stack("stat2", 2, one_directory(FILES))
 
 
@@ -85,7 +85,7 @@ def _whiteout(ctx: Context) -> None:
     ctx.operations("unlink, lower file", "unlink", "d", names[: FILES // 2])
 
 
-def _empty(fixtures: Fixtures, quick: bool) -> Stack:
+def _empty(fixtures: Fixtures, _quick: bool) -> Stack:
     return fixtures.stack("empty", 2, nothing)
 
 

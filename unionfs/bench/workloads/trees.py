@@ -27,7 +27,7 @@ def _tree(fixtures: Fixtures, quick: bool) -> Stack:
     return fixtures.stack("tree", LAYERS, tree(_files(quick)))
 
 
-def _empty(fixtures: Fixtures, quick: bool) -> Stack:
+def _empty(fixtures: Fixtures, _quick: bool) -> Stack:
     return fixtures.stack("empty", 2, nothing)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -58,10 +59,12 @@ def _umask() -> Iterator[None]:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a real disk that is removed at once, since a run makes thousands of files."""
-    yield tmp_path
-    shutil.rmtree(tmp_path, ignore_errors=True)
+def base() -> Iterator[Path]:
+    """A directory on a real disk, that everybody may enter (pytest's own are for one user), removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix="unionfs-test-", dir=os.environ.get("UNIONFS_TEST_DIR", "/var/tmp")))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture

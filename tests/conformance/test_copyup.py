@@ -199,7 +199,7 @@ def test_data_between_holes(mount: Mount, base: object) -> None:
         with open(fs.lowers[0] + "/f", "r+b") as file:
             file.seek(1 << 20)
             file.write(b"b" * 10000)
-        fs.before = [tree.snapshot(fs.lowers[0], exact=True)]
+        fs.remember_lowers()
         fs.mount()
     else:
         with open(fs.path("f"), "r+b") as file:

@@ -131,9 +131,13 @@ class Mounted:
         if not readonly:
             build(self.upper, upper or {})
             os.makedirs(self.work)
-        self.before = [tree.snapshot(path, exact=True) for path in self.lowers + self.data]
+        self.remember_lowers()
         if mounted:
             self.mount()
+
+    def remember_lowers(self) -> None:
+        """Takes the lowers as they are now for what they must be at the end."""
+        self.before = [tree.snapshot(path, exact=True) for path in self.lowers + self.data]
 
     # -- mounting -------------------------------------------------------------------------------------------
 

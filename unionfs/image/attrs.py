@@ -1,7 +1,8 @@
-"""Owner, mode, xattrs and times of unpacked objects: as they are (root), or kept in an xattr (an ordinary user).
+"""Owner, mode, xattrs and times of unpacked objects: as they are (root), or kept in an xattr (an ordinary
+user).
 
-Both ways offer the same calls. A call that gives a descriptor takes it of the object itself, open for reading or
-writing; one that gives (dir_fd, name) never follows a symlink. All raise OSError.
+Both ways offer the same calls. A call that gives a descriptor takes it of the object itself, open for
+reading or writing; one that gives (dir_fd, name) never follows a symlink. All raise OSError.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class RealOwner:
 
     def file(self, fd: int, entry: Entry) -> None:
         os.chown(fd, entry.uid, entry.gid)
-        if entry.mode & 0o7000:     # open() was given the others, and chown takes these away
+        if entry.mode & 0o7000:  # open() was given the others, and chown takes these away
             os.chmod(fd, entry.mode)
         if entry.xattrs:
             self.xattrs(fd, entry)
@@ -90,14 +91,18 @@ class RealOwner:
             except OSError as exc:
                 if exc.errno not in _REFUSED:
                     raise
-                self.notes.add(f"xattr {key.decode('utf-8', 'backslashreplace')} cannot be kept ({exc.strerror})",
-                               entry.name)
+                self.notes.add(
+                    f"xattr {key.decode('utf-8', 'backslashreplace')} cannot be kept ({exc.strerror})",
+                    entry.name,
+                )
 
 
 class XattrOwner(RealOwner):
-    """For an ordinary user: everything belongs to him on disk, and `override_stat` says what it is in the image.
+    """For an ordinary user: everything belongs to him on disk, and `override_stat` says what it is in the
+    image.
 
-    Symlinks cannot have such an xattr: they are shown as the user's own (root's, on a mount that maps him to root).
+    Symlinks cannot have such an xattr: they are shown as the user's own (root's, on a mount that maps him to
+    root).
     """
 
     def __init__(self, notes: Notes) -> None:
@@ -106,7 +111,10 @@ class XattrOwner(RealOwner):
 
     def _override(self, target: int | bytes, entry: Entry) -> None:
         word = _TYPE_WORDS.get(entry.kind) or b"%b-%d-%d" % (
-            b"char" if entry.kind == tar_read.CHAR else b"block", entry.devmajor, entry.devminor)
+            b"char" if entry.kind == tar_read.CHAR else b"block",
+            entry.devmajor,
+            entry.devminor,
+        )
         value = b"%d:%d:0%o:%b" % (entry.uid, entry.gid, entry.mode, word)
         os.setxattr(target, OVERRIDE, value)
 

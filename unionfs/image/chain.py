@@ -23,8 +23,11 @@ def is_whiteout(st: os.stat_result, dir_fd: int, name: bytes) -> bool:
     """Whether an object of a layer is a whiteout, in either form."""
     if stat.S_ISCHR(st.st_mode):
         return st.st_rdev == marks.WHITEOUT_RDEV
-    return (stat.S_ISREG(st.st_mode) and st.st_size == 0
-            and any(marks.read(dir_fd, name, space.whiteout) is not None for space in _NAMESPACES))
+    return (
+        stat.S_ISREG(st.st_mode)
+        and st.st_size == 0
+        and any(marks.read(dir_fd, name, space.whiteout) is not None for space in _NAMESPACES)
+    )
 
 
 def is_opaque(fd: int) -> bool:
@@ -62,7 +65,9 @@ class Chain:
     def __enter__(self) -> Chain:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -70,9 +75,10 @@ class Chain:
             os.close(self.roots.pop())
 
     def versions(self, path: bytes) -> list[Version]:
-        """Every layer's object of that path (relative, normal), top first; the hidden ones are not `visible`."""
+        """Every layer's object of that path (relative, normal), top first; the hidden ones are not
+        `visible`."""
         found: list[Version] = []
-        covered = False         # a layer above hides this and all lower ones
+        covered = False  # a layer above hides this and all lower ones
         for index, root in enumerate(self.roots):
             state = self._in_layer(index, root, path)
             version, ends = state
@@ -91,7 +97,8 @@ class Chain:
         return versions[0] if versions and versions[0].visible else None
 
     def _in_layer(self, index: int, root: int, path: bytes) -> tuple[Version | None, bool]:
-        """One layer's object, and whether its parents hide the layers below (opaque, whiteout, not a directory)."""
+        """One layer's object, and whether its parents hide the layers below (opaque, whiteout, not a
+        directory)."""
         names = path.split(b"/") if path else []
         fd = os.dup(root)
         ends = is_opaque(fd) and bool(names)
@@ -108,7 +115,8 @@ class Chain:
             os.close(fd)
 
     def open_parent(self, layer: int, path: bytes) -> tuple[int, bytes]:
-        """(descriptor of the directory, last name) of a path in one layer; the caller closes it. Raises OSError."""
+        """(descriptor of the directory, last name) of a path in one layer; the caller closes it. Raises
+        OSError."""
         fd = os.dup(self.roots[layer])
         names = path.split(b"/")
         for name in names[:-1]:
@@ -126,7 +134,7 @@ def _step(fd: int, name: bytes) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError:
-        if verbs.exists(fd, name):      # ELOOP for a symlink, ENXIO for a device without driver
+        if verbs.exists(fd, name):  # ELOOP for a symlink, ENXIO for a device without driver
             return None
         raise
 

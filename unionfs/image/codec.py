@@ -1,7 +1,7 @@
 """One layer's bytes on their way from a blob to tar chunks: read, hashed, kept, decompressed, hashed again.
 
-All of it happens on a thread of its own (hashing and inflating let go of the interpreter's lock), while the thread
-that iterates over the Feed creates the files. Memory is bounded by the queue between them.
+All of it happens on a thread of its own (hashing and inflating let go of the interpreter's lock), while the
+thread that iterates over the Feed creates the files. Memory is bounded by the queue between them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     """read(n): up to n bytes, b"" at the end."""
 
 CHUNK = 1 << 20
-_QUEUED = 8         # chunks between the two threads: enough to smooth out a large file after many small ones
-_STEP = 1 << 16     # input per call of inflate: bounds what is copied at the seam of two gzip members
+_QUEUED = 8  # chunks between the two threads: enough to smooth out a large file after many small ones
+_STEP = 1 << 16  # input per call of inflate: bounds what is copied at the seam of two gzip members
 
 
 class Feed:
-    """Iterate (once) over the decompressed chunks of a layer; the digests are there when the iteration has ended.
+    """Iterate (once) over the decompressed chunks of a layer; the digests are there when the iteration has
+    ended.
 
     tee: a descriptor that gets the bytes as they were read (the caller's to close), or -1.
     limit: most decompressed bytes believed.
@@ -62,7 +63,9 @@ class Feed:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self._stop = True
         while self._thread.is_alive():
             try:
@@ -88,7 +91,7 @@ class Feed:
                 if self._stop:
                     return
             self._queue.put(None)
-        except BaseException as exc:    # handed to the thread that iterates, which raises it
+        except BaseException as exc:  # handed to the thread that iterates, which raises it
             self._queue.put(exc)
 
     def _raw_chunks(self) -> Iterator[bytes]:
@@ -142,11 +145,11 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Any number of gzip members; zeros may pad the end."""
     inflate = zlib.decompressobj(31)
-    begun = False       # inside a member
+    begun = False  # inside a member
     for chunk in chunks:
         view = memoryview(chunk)
         for start in range(0, len(view), _STEP):
-            data: bytes | memoryview = view[start:start + _STEP]
+            data: bytes | memoryview = view[start : start + _STEP]
             while data:
                 if not begun and not (data := bytes(data).lstrip(b"\0")):
                     break
@@ -185,7 +188,7 @@ class _Source:
         if not self._rest:
             self._rest = memoryview(next(self._chunks, b""))
         part = self._rest if count < 0 else self._rest[:count]
-        self._rest = self._rest[len(part):]
+        self._rest = self._rest[len(part) :]
         return bytes(part)
 
 
@@ -194,9 +197,11 @@ def _reader(kind: str, chunks: Iterator[bytes]) -> Read:
     source: Any = _Source(chunks)
     if kind == "bzip2":
         import bz2
+
         return bz2.BZ2File(source).read
     if kind == "xz":
         import lzma
+
         return lzma.LZMAFile(source).read
     frames = zstd().ZstdDecompressor(max_window_size=1 << 31).stream_reader(source, read_across_frames=True)
     return frames.read  # type: ignore[no-any-return]
@@ -208,7 +213,7 @@ def _pull(read: Read, kind: str) -> Iterator[bytes]:
             chunk = read(CHUNK)
         except (ImageError, OSError):
             raise
-        except Exception as exc:    # EOFError, and an exception of each library's own
+        except Exception as exc:  # EOFError, and an exception of each library's own
             raise BadArchive(f"damaged {kind} data: {exc}") from None
         if not chunk:
             return
@@ -220,6 +225,7 @@ def zstd() -> Any:
     try:
         import zstandard
     except ImportError:
-        raise ImageError("this image has zstd layers: install the package `zstandard` "
-                         "(pip install 'unionfs[zstd]')") from None
+        raise ImageError(
+            "this image has zstd layers: install the package `zstandard` (pip install 'unionfs[zstd]')"
+        ) from None
     return zstandard

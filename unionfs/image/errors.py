@@ -4,7 +4,8 @@ from __future__ import annotations
 
 
 class ImageError(Exception):
-    """One clear line that names the thing and, where there is one, the way out. The command exits with `code`."""
+    """One clear line that names the thing and, where there is one, the way out. The command exits with
+    `code`."""
 
     code = 1
 
@@ -35,5 +36,8 @@ class LimitExceeded(BadArchive):
 
 def show(name: bytes) -> str:
     """A name from an archive, fit for a terminal: quoted, no control characters."""
-    return ascii(name.decode("utf-8", "replace")) if not name.isascii() or not name.decode().isprintable() \
+    return (
+        ascii(name.decode("utf-8", "replace"))
+        if not name.isascii() or not name.decode().isprintable()
         else f"'{name.decode()}'"
+    )

@@ -1,7 +1,7 @@
 """A lean reader of tar streams: ustar, GNU and PAX headers, long names, xattrs and sparse maps.
 
-The input is an iterable of byte chunks, read once and never sought. Data come out as memoryviews into these chunks,
-so that a file's bytes go from the decompressor to write(2) without being copied.
+The input is an iterable of byte chunks, read once and never sought. Data come out as memoryviews into these
+chunks, so that a file's bytes go from the decompressor to write(2) without being copied.
 """
 
 from __future__ import annotations
@@ -33,8 +33,22 @@ _ZEROS = bytes(BLOCK)
 class Entry:
     """One member of a tar: its header with every extension applied."""
 
-    __slots__ = ("atime", "devmajor", "devminor", "gid", "kind", "linkname", "mode", "mtime", "name", "segments",
-                 "size", "stored", "uid", "xattrs")
+    __slots__ = (
+        "atime",
+        "devmajor",
+        "devminor",
+        "gid",
+        "kind",
+        "linkname",
+        "mode",
+        "mtime",
+        "name",
+        "segments",
+        "size",
+        "stored",
+        "uid",
+        "xattrs",
+    )
 
     def __init__(self, name: bytes, kind: bytes, mode: int, uid: int, gid: int, mtime: int) -> None:
         self.name = name
@@ -46,7 +60,8 @@ class Entry:
         """Nanoseconds since the epoch, as is `atime` (None: not given)."""
         self.atime: int | None = None
         self.size = 0
-        """The file's length; `stored` is how many bytes of data follow in the archive (less, for a sparse file)."""
+        """The file's length; `stored` is how many bytes of data follow in the archive (less, for a sparse
+        file)."""
         self.stored = 0
         self.linkname = b""
         self.devmajor = 0
@@ -57,14 +72,15 @@ class Entry:
 
 
 class TarReader:
-    """Iterate to get each Entry; between two steps `pieces()` yields its data. Raises BadArchive on anything malformed."""
+    """Iterate to get each Entry; between two steps `pieces()` yields its data. Raises BadArchive on
+    anything malformed."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
         self._view = memoryview(b"")
         self._pos = 0
-        self._left = 0          # data bytes of the current entry not handed out yet
-        self._pad = 0           # bytes that fill its last block
+        self._left = 0  # data bytes of the current entry not handed out yet
+        self._pad = 0  # bytes that fill its last block
         self._globals: dict[bytes, bytes] = {}
         self.offset = 0
         """Bytes of the stream consumed before the current chunk."""
@@ -89,11 +105,11 @@ class TarReader:
         pos = self._pos
         if pos + count <= len(self._view):
             self._pos = pos + count
-            return bytes(self._view[pos:pos + count])
+            return bytes(self._view[pos : pos + count])
         parts = []
         while count:
             have = min(count, len(self._view) - self._pos)
-            parts.append(bytes(self._view[self._pos:self._pos + have]))
+            parts.append(bytes(self._view[self._pos : self._pos + have]))
             self._pos += have
             count -= have
             if count and not self._advance():
@@ -117,7 +133,7 @@ class TarReader:
             have = min(self._left, len(self._view) - start)
             self._pos += have
             self._left -= have
-            yield self._view[start:start + have]
+            yield self._view[start : start + have]
 
     def whole(self) -> memoryview | None:
         """All of the current entry's data at once if they lie in one chunk, else None (use pieces())."""
@@ -163,7 +179,7 @@ class TarReader:
             self._skip(self._left + self._pad)
             self._left = self._pad = 0
         if self._pos == len(self._view) and not self._advance():
-            return None         # many writers leave out the two blocks of zeros
+            return None  # many writers leave out the two blocks of zeros
         header = self._take(BLOCK)
         if header == _ZEROS:
             return None
@@ -179,14 +195,31 @@ class TarReader:
         return data
 
     def _entry(self, header: bytes, pax: dict[bytes, bytes], longname: bytes, longlink: bytes) -> Entry:
-        (name, mode, uid, gid, size, mtime, _check, kind, linkname, magic, _user, _group, devmajor, devminor,
-         prefix) = _HEADER.unpack(header)
+        (
+            name,
+            mode,
+            uid,
+            gid,
+            size,
+            mtime,
+            _check,
+            kind,
+            linkname,
+            magic,
+            _user,
+            _group,
+            devmajor,
+            devminor,
+            prefix,
+        ) = _HEADER.unpack(header)
         name = name.partition(b"\0")[0]
         if magic[:6] == b"ustar\0" and prefix[0]:
             name = prefix.partition(b"\0")[0] + b"/" + name
         if longname:
             name = longname
-        entry = Entry(name, kind, number(mode) & 0o7777, number(uid), number(gid), number(mtime) * 1_000_000_000)
+        entry = Entry(
+            name, kind, number(mode) & 0o7777, number(uid), number(gid), number(mtime) * 1_000_000_000
+        )
         entry.stored = number(size)
         if longlink:
             entry.linkname = longlink
@@ -202,7 +235,7 @@ class TarReader:
         if kind in _REGULAR_KINDS:
             entry.kind = DIRECTORY if entry.name.endswith(b"/") else REGULAR
         if entry.kind in _DATALESS:
-            entry.stored = 0    # the size field of these means nothing, as for every other reader
+            entry.stored = 0  # the size field of these means nothing, as for every other reader
         self._left = entry.size = entry.stored
         self._pad = -entry.stored % BLOCK
         if kind == b"S":
@@ -225,11 +258,14 @@ class TarReader:
         _set_segments(entry, pairs, number(header[483:495]))
 
     def _pax_sparse(self, entry: Entry, pax: dict[bytes, bytes]) -> None:
-        """PAX sparse 1.0 (the map leads the data), 0.1 (one record) and 0.0 (repeated records, joined by parse_pax)."""
+        """PAX sparse 1.0 (the map leads the data), 0.1 (one record) and 0.0 (repeated records, joined by
+        parse_pax)."""
         if pax.get(b"GNU.sparse.major") == b"1" and pax.get(b"GNU.sparse.minor") == b"0":
             pairs = self._sparse_map_1_0(entry)
         elif b"GNU.sparse.map" in pax:
-            numbers = [_decimal(n) for n in pax[b"GNU.sparse.map"].split(b",")] if pax[b"GNU.sparse.map"] else []
+            numbers = (
+                [_decimal(n) for n in pax[b"GNU.sparse.map"].split(b",")] if pax[b"GNU.sparse.map"] else []
+            )
             pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
         else:
             return
@@ -241,7 +277,7 @@ class TarReader:
 
     def _sparse_map_1_0(self, entry: Entry) -> list[tuple[int, int]]:
         text = bytearray()
-        lines = -1              # lines to expect: the first one tells
+        lines = -1  # lines to expect: the first one tells
 
         def pull() -> None:
             if self._left < BLOCK:
@@ -261,7 +297,8 @@ class TarReader:
 
 
 def check(header: bytes) -> None:
-    """Raise BadArchive unless the header's checksum holds (the sum of its bytes, its own field taken as spaces)."""
+    """Raise BadArchive unless the header's checksum holds (the sum of its bytes, its own field taken as
+    spaces)."""
     try:
         stored = int(header[148:156].strip(b"\0 ") or b"0", 8)
     except ValueError:
@@ -270,7 +307,7 @@ def check(header: bytes) -> None:
     if (zlib.adler32(header[:148], 0) + zlib.adler32(header[156:], 0) + 256 - stored) & 0xFFFF == 0:
         return
     unsigned = sum(header[:148]) + 256 + sum(header[156:])
-    signed = unsigned - 256 * sum(byte > 127 for byte in header[:148] + header[156:])    # some old writers' sum
+    signed = unsigned - 256 * sum(byte > 127 for byte in header[:148] + header[156:])  # some old writers' sum
     if stored not in (unsigned, signed):
         raise BadArchive("not a tar archive, or a damaged one: a header's checksum is wrong")
 
@@ -291,7 +328,8 @@ def number(field: bytes) -> int:
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """The records of an extended header: "LENGTH KEY=VALUE\\n" each. Sparse 0.0's repeated pairs become 0.1's map."""
+    """The records of an extended header: "LENGTH KEY=VALUE\\n" each. Sparse 0.0's repeated pairs become
+    0.1's map."""
     records: dict[bytes, bytes] = {}
     pairs: list[bytes] = []
     pos = 0
@@ -299,7 +337,7 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
         space = data.find(b" ", pos, pos + 20)
         length = _decimal(data[pos:space]) if space > 0 else 0
         end = pos + length
-        record = data[space + 1:end]
+        record = data[space + 1 : end]
         key, equals, value = record.partition(b"=")
         if space < 0 or end > len(data) or end <= space or not equals or value[-1:] != b"\n":
             raise BadArchive("a damaged tar archive: an extended header that cannot be read")
@@ -373,7 +411,7 @@ def _sparse_pairs(block: bytes, start: int, count: int) -> list[tuple[int, int]]
     for at in range(start, start + 24 * count, 24):
         if not block[at]:
             break
-        pairs.append((number(block[at:at + 12]), number(block[at + 12:at + 24])))
+        pairs.append((number(block[at : at + 12]), number(block[at + 12 : at + 24])))
     return pairs
 
 
@@ -383,7 +421,8 @@ def _limit_segments(entry: Entry, count: int) -> None:
 
 
 def _set_segments(entry: Entry, pairs: list[tuple[int, int]], size: int) -> None:
-    """Keep the map if it is sound: ascending, without overlap, inside the file, and as long as the stored data."""
+    """Keep the map if it is sound: ascending, without overlap, inside the file, and as long as the stored
+    data."""
     end = 0
     for offset, length in pairs:
         if offset < end or length < 0:

@@ -39,7 +39,8 @@ class Limits:
 
 
 class Counts:
-    """What was unpacked. size: as Docker counts a layer, the lengths of files (once per inode) and symlinks."""
+    """What was unpacked. size: as Docker counts a layer, the lengths of files (once per inode) and
+    symlinks."""
 
     def __init__(self) -> None:
         self.entries = 0
@@ -49,9 +50,9 @@ class Counts:
 class Unpacker:
     """Unpacks one layer into the empty directory `root`; umask must be 0 (see `run`).
 
-    lowers: the directories of the layers below, top first. A directory that the archive fills without listing it, and
-    the target of a hard link that it does not hold, have their attributes and data from there.
-    rootless: keep owners, modes and devices in xattrs.
+    lowers: the directories of the layers below, top first. A directory that the archive fills without
+    listing it, and the target of a hard link that it does not hold, have their attributes and data from
+    there. rootless: keep owners, modes and devices in xattrs.
     Raises HostileEntry, LimitExceeded, BadArchive, OSError.
     """
 
@@ -70,13 +71,14 @@ class Unpacker:
         self._implied: set[bytes] = {b""}
         """Directories that exist only because something is in them."""
         self._makers = {
-            tar_read.REGULAR: self._file, tar_read.DIRECTORY: self._directory, tar_read.SYMLINK: self._symlink,
-            tar_read.HARDLINK: self._hardlink, tar_read.CHAR: self._special, tar_read.BLOCKDEV: self._special,
-            tar_read.FIFO: self._special,
+            tar_read.REGULAR: self._file, tar_read.DIRECTORY: self._directory, tar_read.SYMLINK:
+            self._symlink, tar_read.HARDLINK: self._hardlink, tar_read.CHAR: self._special,
+            tar_read.BLOCKDEV: self._special, tar_read.FIFO: self._special,
         }  # fmt: skip
 
     def run(self, reader: TarReader) -> None:
-        """Unpack everything. The process's umask is 0 meanwhile, so that open() gives files their mode at once."""
+        """Unpack everything. The process's umask is 0 meanwhile, so that open() gives files their mode at
+        once."""
         umask = os.umask(0)
         try:
             self._reader = reader
@@ -115,7 +117,7 @@ class Unpacker:
                 return
             dir_fd = self._parent(parent, entry)
         if base.startswith(AUFS_PREFIX):
-            self._whiteout(dir_fd, parent, base, entry)
+            self._whiteout(dir_fd, base, entry)
             return
         maker = self._makers.get(entry.kind)
         if maker is None:
@@ -136,7 +138,7 @@ class Unpacker:
             known = self._dirs.get(path)
             fd = known if known is not None else self._keep(path, self._step(fd, name, path, entry))
         if parent != path:
-            return self._keep(parent, os.dup(fd))       # spelled another way: "./usr", "usr//lib"
+            return self._keep(parent, os.dup(fd))  # spelled another way: "./usr", "usr//lib"
         return fd
 
     def _step(self, fd: int, name: bytes, path: bytes, entry: Entry) -> int:
@@ -152,7 +154,7 @@ class Unpacker:
             if not self._clear_whiteout(fd, name):
                 raise HostileEntry(entry.name, f"{show(path)} on its way is not a directory") from None
             os.mkdir(name, 0o755, dir_fd=fd)
-            self._set_opaque(fd, name)      # what the whiteout hid stays hidden
+            self._set_opaque(fd, name)  # what the whiteout hid stays hidden
         self._implied.add(path)
         return os.open(name, _DIR, dir_fd=fd)
 
@@ -160,7 +162,7 @@ class Unpacker:
         """Remember an open directory. Parents are asked for more often than others: the oldest goes first."""
         if len(self._dirs) > _OPEN_DIRS:
             recent = list(self._dirs)[1:]
-            for old in recent[:_OPEN_DIRS // 2]:
+            for old in recent[: _OPEN_DIRS // 2]:
                 if old != path and not path.startswith(old + b"/"):
                     os.close(self._dirs.pop(old))
         self._dirs[path] = fd
@@ -214,7 +216,7 @@ class Unpacker:
                 part = piece[:left]
                 write_all(fd, part)
                 left -= len(part)
-                piece = piece[len(part):]
+                piece = piece[len(part) :]
         os.ftruncate(fd, entry.size)
 
     def _directory(self, dir_fd: int, base: bytes, entry: Entry) -> None:
@@ -278,10 +280,12 @@ class Unpacker:
         try:
             self._link(path, dir_fd, base, entry)
         except FileNotFoundError:
-            dir_fd = os.dup(dir_fd)     # the directory may have to make room for others meanwhile
+            dir_fd = os.dup(dir_fd)  # the directory may have to make room for others meanwhile
             try:
                 if not self._bring_up(path, entry):
-                    raise HostileEntry(entry.name, f"a hard link to {show(path)}, which does not exist") from None
+                    raise HostileEntry(
+                        entry.name, f"a hard link to {show(path)}, which does not exist"
+                    ) from None
                 self._link(path, dir_fd, base, entry)
             finally:
                 os.close(dir_fd)
@@ -313,7 +317,9 @@ class Unpacker:
                 inner = os.open(step, _DIR, dir_fd=fd)
             except OSError as exc:
                 if exc.errno in (ENOTDIR, ELOOP):
-                    raise HostileEntry(entry.name, f"a hard link through {show(step)}, not a directory") from None
+                    raise HostileEntry(
+                        entry.name, f"a hard link through {show(step)}, not a directory"
+                    ) from None
                 raise
             finally:
                 os.close(fd)
@@ -322,14 +328,14 @@ class Unpacker:
 
     # whiteouts
 
-    def _whiteout(self, dir_fd: int, parent: bytes, base: bytes, entry: Entry) -> None:
+    def _whiteout(self, dir_fd: int, base: bytes, entry: Entry) -> None:
         if base == AUFS_OPAQUE:
             self._set_opaque(dir_fd, b"")
             return
         if base.startswith(AUFS_META):
             self.notes.add("AUFS's own files are left out", entry.name)
             return
-        name = base[len(AUFS_PREFIX):]
+        name = base[len(AUFS_PREFIX) :]
         if name in (b"", b".", b".."):
             raise HostileEntry(entry.name, "a whiteout of no name")
         try:
@@ -344,7 +350,7 @@ class Unpacker:
     def _whiteout_by_xattr(self, dir_fd: int, name: bytes) -> None:
         marks = self._owner.marks
         if read_mark(dir_fd, b"", marks.opaque) == b"y":
-            return      # nothing below to hide
+            return  # nothing below to hide
         os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=dir_fd))
         verbs.setxattr(dir_fd, name, marks.whiteout, b"y")
         try:
@@ -395,8 +401,11 @@ class Unpacker:
                 version = chain.find(path)
                 if version is None or not stat.S_ISDIR(version.stat.st_mode):
                     continue
-                fd, name = (os.dup(chain.roots[version.layer]), b"") if not path else \
-                    chain.open_parent(version.layer, path)
+                fd, name = (
+                    (os.dup(chain.roots[version.layer]), b"")
+                    if not path
+                    else chain.open_parent(version.layer, path)
+                )
                 try:
                     copy_attributes(fd, name, self._reopen(path), b"")
                 finally:
@@ -422,7 +431,8 @@ class Unpacker:
 
 
 def split(name: bytes) -> tuple[bytes, bytes]:
-    """(directory, last name) of an entry's name; the last name is empty for the root. HostileEntry if it leads out."""
+    """(directory, last name) of an entry's name; the last name is empty for the root. HostileEntry if it
+    leads out."""
     parent, _, base = name.rstrip(b"/").rpartition(b"/")
     if name[:1] == b"/":
         raise HostileEntry(name, "an absolute name")
@@ -439,13 +449,16 @@ def components(path: bytes, entry: Entry, what: str = "") -> list[bytes]:
     if path[:1] == b"/" and not what:
         raise HostileEntry(entry.name, "an absolute name")
     if b".." in names:
-        raise HostileEntry(entry.name, f"{what}{show(path)}, which leads out of the layer" if what
-                           else "leads out of the layer")
+        raise HostileEntry(
+            entry.name,
+            f"{what}{show(path)}, which leads out of the layer" if what else "leads out of the layer",
+        )
     return names
 
 
 def copy_attributes(source: int, source_name: bytes, target: int, target_name: bytes) -> None:
-    """Owner, mode and xattrs (but not overlay's marks), of one object to another; times are left to the caller."""
+    """Owner, mode and xattrs (but not overlay's marks), of one object to another; times are left to the
+    caller."""
     st = verbs.stat(source, source_name)
     verbs.chown(target, target_name, st.st_uid, st.st_gid)
     verbs.chmod(target, target_name, stat.S_IMODE(st.st_mode))

@@ -1,0 +1,61 @@
+"""What the actions of `unionfs image` share: their arguments, the store they work on, how they print."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from unionfs.cli.args import parse
+from unionfs.cli.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unionfs.image.store import Store
+
+_STORE = {b"--store": ("store", True)}
+
+
+class Arguments:
+    """Parsed arguments: positionals as text, the last value of each flag."""
+
+    def __init__(
+        self, argv: list[bytes], flags: dict[bytes, tuple[str, bool]], least: int, most: int | None, usage: str
+    ) -> None:
+        found, words = parse(argv, {**_STORE, **flags})
+        if len(words) < least or (most is not None and len(words) > most):
+            raise UsageError(f"usage: unionfs image {usage}")
+        self.words = [os.fsdecode(word) for word in words]
+        self._flags = {name: os.fsdecode(value) for name, value in found}
+
+    def has(self, flag: str) -> bool:
+        return flag in self._flags
+
+    def get(self, flag: str, default: str = "") -> str:
+        return self._flags.get(flag, default)
+
+    def store(self) -> Store:
+        from unionfs.image.store import Store
+
+        return Store(self.get("store") or None)
+
+
+def size(count: int) -> str:
+    """A size as Docker prints it: powers of 1000, three digits that matter."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            return f"{value:.3g}{unit}" if unit != "B" else f"{count}B"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def table(rows: list[list[str]]) -> None:
+    """Columns set three spaces apart; the first row is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def report(line: str) -> None:
+    """Progress and notes: for people, so not on standard output."""
+    print(line, file=sys.stderr, flush=True)

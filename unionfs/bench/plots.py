@@ -137,6 +137,8 @@ def _data(results: Results) -> Figure | None:
 def _curves(axes: Axes, results: Results, pattern: str, noun: str, divide: object = None) -> bool:
     """One line per engine over the number that the metric's name holds; False where no metric matches."""
     found = {_size(m, noun): m for m in fnmatch.filter(results.metrics(), pattern)}
+    if not found:
+        return False
     for engine in results.engines():
         points = [(size, _median(results, m, engine) / (divide(size) if callable(divide) else 1))
                   for size, m in sorted(found.items()) if results.get(m, engine)]  # fmt: skip
@@ -147,7 +149,7 @@ def _curves(axes: Axes, results: Results, pattern: str, noun: str, divide: objec
             )
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    return bool(found)
+    return True
 
 
 def _size(metric: str, noun: str) -> int:

@@ -32,7 +32,8 @@ def results() -> Results:
 
 
 @pytest.mark.parametrize(("value", "text"), [
-    (0, "0"), (0.01234, "0.0123"), (0.5, "0.500"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"), (12345.6, "12,346")])  # fmt: skip
+    (0, "0"), (0.01234, "0.0123"), (0.5, "0.500"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"),
+    (12345.6, "12,346")])  # fmt: skip
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert report.number(value) == text
 

@@ -1,4 +1,4 @@
-"""Bodies of daemons for test_daemon.py: `python -m tests.cli.bodies NAME LOG` spawns one, as the mount command does."""
+"""Bodies of daemons for test_daemon.py: `python -m tests.cli.bodies NAME LOG` spawns one, as a mount does."""
 
 from __future__ import annotations
 

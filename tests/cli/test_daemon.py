@@ -20,10 +20,10 @@ COMMAND = [sys.executable, "-bb", "-W", "error", "-m", "tests.cli.bodies"]
 
 class Started:
     def __init__(self, name: str, log: Path, pass_fds: tuple[int, ...] = ()) -> None:
-        """Returns when the command has ended and nobody holds its output any more: a kept stderr would hang here."""
+        """Returns when the command has ended and nobody holds its output: a kept stderr would hang here."""
         done = subprocess.run(
-            [*COMMAND, name, str(log)], capture_output=True, text=True, timeout=30, cwd=ROOT, pass_fds=pass_fds,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+            [*COMMAND, name, str(log)], capture_output=True, text=True, timeout=30, check=False,
+            cwd=ROOT, pass_fds=pass_fds, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         self.code, self.out, self.err, self.log = done.returncode, done.stdout, done.stderr, log
 
@@ -71,9 +71,8 @@ def test_a_daemon_keeps_nothing_of_its_parent(log: Path, tmp_path: Path, pids: l
     assert sorted(link.split(":")[0] for link in links.values()) == [str(log), "pipe", "the listing itself"]
     assert alive(state["pid"])
     # the pipe goes when it has reported
-    assert [os.readlink(f"/proc/{state['pid']}/fd/{fd}") for fd in os.listdir(f"/proc/{state['pid']}/fd")] == [
-        "/dev/null", "/dev/null", "/dev/null", str(log),
-    ]  # fmt: skip
+    table = f"/proc/{state['pid']}/fd"
+    assert sorted(os.readlink(f"{table}/{fd}") for fd in os.listdir(table)) == ["/dev/null"] * 3 + [str(log)]
 
 
 @pytest.mark.parametrize(

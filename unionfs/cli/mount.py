@@ -43,7 +43,7 @@ _COMMAND_FLAGS = _COMMON | {
     b"--foreground": ("foreground", False), b"-d": ("debug", False), b"--debug": ("debug", False),
 }  # fmt: skip
 
-# What mount(8) passes to every helper: -f is a dry run; -s would tolerate unknown options (nothing does here),
+# What mount(8) passes to every helper: -f is a dry run; -s would tolerate unknown options (nothing here),
 # -n leave mtab alone, -v talk.
 _HELPER_FLAGS = _COMMON | {
     b"-f": ("fake", False), b"-t": ("type", True),

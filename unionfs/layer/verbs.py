@@ -1,0 +1,197 @@
+"""What can be done to one object of one layer.
+
+An object is named by (fd, name): a descriptor of its directory (O_PATH is enough) and one path component. An empty
+name means the object the descriptor itself stands for. A name is never followed if it is a symlink. All raise OSError.
+Xattrs go through /proc/self/fd: its link leads to exactly the opened directory, and the last name is not followed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+from unionfs import libc
+
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def at(fd: int, name: bytes) -> bytes:
+    """A path of the object; only its last component, if there is a name, may be a symlink."""
+    return b"/proc/self/fd/%d/%b" % (fd, name) if name else b"/proc/self/fd/%d" % fd
+
+
+# --- looking -------------------------------------------------------------------------------------------------------
+
+def stat(fd: int, name: bytes) -> os.stat_result:
+    return os.stat(name, dir_fd=fd, follow_symlinks=False) if name else os.stat(fd)
+
+
+def exists(fd: int, name: bytes) -> bool:
+    """Whether the directory has the name; three times cheaper than catching stat's ENOENT."""
+    return os.access(name, os.F_OK, dir_fd=fd, follow_symlinks=False)
+
+
+def readlink(fd: int, name: bytes) -> bytes:
+    return os.readlink(name, dir_fd=fd)
+
+
+def scan(fd: int) -> Iterator[os.DirEntry[bytes]]:
+    """The entries of the directory, without `.` and `..`; names are bytes. The descriptor's offset is not used."""
+    with os.scandir(b"/proc/self/fd/%d" % fd) as entries:
+        yield from entries
+
+
+def birth_time(fd: int, name: bytes) -> tuple[int, int] | None:
+    return libc.birth_time(fd, name, libc.AT_SYMLINK_NOFOLLOW | (0 if name else libc.AT_EMPTY_PATH))
+
+
+def handle(fd: int, name: bytes) -> tuple[int, bytes]:
+    """File handle as (type, bytes), which names the inode for as long as it exists."""
+    return libc.name_to_handle_at(fd, name, 0 if name else libc.AT_EMPTY_PATH)
+
+
+# --- opening -------------------------------------------------------------------------------------------------------
+
+def open_file(fd: int, name: bytes, flags: int, mode: int = 0) -> int:
+    return os.open(name, flags | _SAFE, mode, dir_fd=fd) if name else os.open(at(fd, b""), flags | os.O_CLOEXEC)
+
+
+def open_reading(fd: int, name: bytes) -> int:
+    """For reading without touching the access time where that is permitted (owner or CAP_FOWNER)."""
+    try:
+        return open_file(fd, name, os.O_RDONLY | os.O_NOATIME | os.O_NONBLOCK)
+    except PermissionError:
+        return open_file(fd, name, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def open_path(fd: int, name: bytes) -> int:
+    """A descriptor that keeps the object, whatever happens to its name."""
+    return os.open(name, _PATH, dir_fd=fd)
+
+
+def open_dir(fd: int, name: bytes) -> int:
+    """A directory as O_PATH; ENOTDIR for anything else, also a symlink to one."""
+    return os.open(name, _DIRECTORY, dir_fd=fd)
+
+
+def open_unnamed(fd: int, mode: int, flags: int = os.O_RDWR) -> int:
+    """A regular file without a name in the directory's file system; EOPNOTSUPP or EISDIR where there is no O_TMPFILE."""
+    return os.open(b".", os.O_TMPFILE | flags | os.O_CLOEXEC, mode, dir_fd=fd)
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+def mknod(fd: int, name: bytes, mode: int, rdev: int = 0) -> None:
+    os.mknod(name, mode, rdev, dir_fd=fd)
+
+
+def mkdir(fd: int, name: bytes, mode: int) -> None:
+    os.mkdir(name, mode, dir_fd=fd)
+
+
+def symlink(fd: int, name: bytes, target: bytes) -> None:
+    os.symlink(target, name, dir_fd=fd)
+
+
+def link(fd: int, name: bytes, new_fd: int, new_name: bytes) -> None:
+    """EEXIST where the new name is taken; EMLINK where the inode has all the names it can have."""
+    if name:
+        os.link(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd, follow_symlinks=False)
+    else:
+        os.link(at(fd, b""), new_name, dst_dir_fd=new_fd, follow_symlinks=True)
+
+
+def unlink(fd: int, name: bytes) -> None:
+    os.unlink(name, dir_fd=fd)
+
+
+def rmdir(fd: int, name: bytes) -> None:
+    os.rmdir(name, dir_fd=fd)
+
+
+def rename(fd: int, name: bytes, new_fd: int, new_name: bytes, flags: int = 0) -> None:
+    if flags:
+        libc.renameat2(fd, name, new_fd, new_name, flags)
+    else:
+        os.rename(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd)
+
+
+# --- attributes ----------------------------------------------------------------------------------------------------
+
+def chmod(fd: int, name: bytes, mode: int) -> None:
+    """Not for symlinks (EOPNOTSUPP)."""
+    if not name:
+        os.chmod(at(fd, b""), mode)
+        return
+    held = open_path(fd, name)
+    try:
+        os.chmod(at(held, b""), mode)
+    finally:
+        os.close(held)
+
+
+def chown(fd: int, name: bytes, uid: int, gid: int) -> None:
+    if name:
+        os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
+    else:
+        os.chown(at(fd, b""), uid, gid)
+
+
+def utimens(fd: int, name: bytes, times: tuple[int, int, int, int]) -> None:
+    """(atime s, atime ns, mtime s, mtime ns); libc.UTIME_NOW or UTIME_OMIT in the ns places."""
+    if name:
+        libc.utimensat(fd, name, times, libc.AT_SYMLINK_NOFOLLOW)
+    else:
+        libc.utimensat(libc.AT_FDCWD, at(fd, b""), times, 0)
+
+
+def truncate(fd: int, name: bytes, size: int) -> None:
+    held = open_file(fd, name, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        os.ftruncate(held, size)
+    finally:
+        os.close(held)
+
+
+def getxattr(fd: int, name: bytes, key: bytes) -> bytes:
+    return os.getxattr(at(fd, name), key, follow_symlinks=not name)
+
+
+def listxattr(fd: int, name: bytes) -> list[bytes]:
+    return [os.fsencode(key) for key in os.listxattr(at(fd, name), follow_symlinks=not name)]
+
+
+def setxattr(fd: int, name: bytes, key: bytes, value: bytes, flags: int = 0) -> None:
+    os.setxattr(at(fd, name), key, value, flags, follow_symlinks=not name)
+
+
+def removexattr(fd: int, name: bytes, key: bytes) -> None:
+    os.removexattr(at(fd, name), key, follow_symlinks=not name)
+
+
+# --- data ----------------------------------------------------------------------------------------------------------
+
+def sync(fd: int) -> None:
+    os.fsync(fd)
+
+
+def sync_data(fd: int) -> None:
+    os.fdatasync(fd)
+
+
+def read(fd: int, size: int, offset: int) -> bytes:
+    return os.pread(fd, size, offset)
+
+
+def write(fd: int, data: bytes, offset: int) -> int:
+    return os.pwrite(fd, data, offset)
+
+
+def copy_range(source: int, target: int, length: int, offset: int, target_offset: int) -> int:
+    return os.copy_file_range(source, target, length, offset, target_offset)
+
+
+syncfs: Callable[[int], None] = libc.syncfs
+fallocate: Callable[[int, int, int, int], None] = libc.fallocate

@@ -1,0 +1,475 @@
+"""Copy-up: an object of a lower layer becomes one of the upper, with everything that makes it what it is.
+
+The copy is built where nobody sees it (a file without a name, or a name in the work directory), completed, synced and
+then put into place by one system call: a crash leaves either the old or the new object. Large data is copied with the
+lock released; the node is marked busy meanwhile, and whoever needs its copy-up waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from errno import EINVAL, ENODATA, ENXIO, EOPNOTSUPP, EPERM, EXDEV
+from stat import S_IFDIR, S_IFLNK, S_IFREG, S_IMODE
+from threading import Condition
+
+from unionfs.layer import verbs
+from unionfs.union.lookup import find_data, place
+from unionfs.union.merge import DT_DIR, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE
+from unionfs.union.node import HERE, NOWHERE, UNKNOWN, UPPER, Dir, Node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from unionfs.union.stack import Stack
+
+    _R = TypeVar("_R")
+
+_FICLONE = 0x40049409
+_SMALL = 256 << 10   # up to here a copy takes well under a millisecond and is not worth another thread
+_CHUNK = 64 << 20    # bytes that one copy_file_range call may move, so that a signal or an unmount is not kept waiting
+_READ = 1 << 20
+
+
+def slow(stack: Stack, node: Node) -> bool:
+    """Whether copying the node up may take long, or must wait for a copy-up that runs."""
+    if node.busy:
+        return True
+    if node.layer == UPPER or node.kind != S_IFREG:
+        return False
+    return stack.config.sync or verbs.stat(*place(stack, node)).st_size > _SMALL
+
+
+def copy_up(stack: Stack, node: Node, keep: int | None = None) -> None:
+    """Make the node one of the upper layer. Of a file's data only the first `keep` bytes are needed (None: all).
+
+    Does nothing if it is there already. Raises EROFS, ENOSPC, EDQUOT, EIO and what else the layers say; then the
+    union is as before and nothing is left behind.
+    """
+    while node.busy:
+        _wait(stack)
+    if node.layer == UPPER:
+        return
+    stack.require_writable()
+    if node.is_dir:
+        _copy_dir(stack, node)  # type: ignore[arg-type]
+    else:
+        _run(stack, node, _copy_file, keep)
+
+
+def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
+    """copy_up, and the data of a metacopy file too: from now on the node's bytes are its own."""
+    copy_up(stack, node, keep)
+    if locate_data(stack, node) is not HERE:
+        _run(stack, node, _complete, keep)
+
+
+def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None], int], keep: int | None) -> None:
+    node.busy = True
+    try:
+        copied = work(stack, node, keep)
+    finally:
+        node.busy = False
+        if stack.copied is not None:
+            stack.copied.notify_all()
+    _count(stack, node, copied)
+
+
+def _count(stack: Stack, node: Node, copied: int) -> None:
+    stack.counters["copy_ups"] += 1
+    stack.counters["copied_bytes"] += copied
+    if stack.emit is not None:
+        stack.emit("copy-up", node, copied)
+
+
+def _wait(stack: Stack) -> None:
+    if stack.copied is None:
+        stack.copied = Condition(stack.lock)
+    stack.copied.wait()
+
+
+# --- directories ---------------------------------------------------------------------------------------------------
+
+def _copy_dir(stack: Stack, directory: Dir) -> None:
+    """Directories copy their attributes only, parents first."""
+    copy_up(stack, directory.parent)
+    source = stack.part_fd(directory, directory.layer)
+    name = stack.temp_name()
+    verbs.mkdir(stack.work_fd, name, 0o700)
+    held = verbs.open_dir(stack.work_fd, name)
+    try:
+        _copy_attributes(stack, source, b"", held, b"", S_IFDIR)
+        _mark_origin(stack, directory, source, b"", held, b"", None)
+        _copy_times(source, b"", held, b"")
+        put_quietly(stack, directory.parent, verbs.rename, stack.work_fd, name, directory.name)
+    except BaseException:
+        os.close(held)
+        try:
+            verbs.rmdir(stack.work_fd, name)
+        except OSError:
+            pass  # the next mount empties the work directory
+        raise
+    stack.keep_part(directory, UPPER, held)
+    directory.layers.insert(0, UPPER)
+    directory.layer = UPPER
+    _note_entry(directory.parent, directory.name)
+    _count(stack, directory, 0)
+
+
+def put_quietly(stack: Stack, directory: Dir, verb: Callable[[int, bytes, int, bytes], None], fd: int, name: bytes,
+                new_name: bytes) -> None:
+    """Put an object into a directory's upper part without moving the directory's times: nobody changed it."""
+    target = stack.part_fd(directory, UPPER)
+    before = os.stat(target)
+    verb(fd, name, target, new_name)
+    verbs.utimens(target, b"", _times(before))
+
+
+# --- everything else -----------------------------------------------------------------------------------------------
+
+def _copy_file(stack: Stack, node: Node, keep: int | None) -> int:
+    if node.linked:
+        copy_up(stack, node.parent)
+    made = _Made(stack)
+    try:
+        copied = 0
+        if node.kind == S_IFREG:
+            made.open_file()
+            copied = _copy_data(stack, node, made.fd, keep)
+        else:
+            _make_special(stack, node, made)
+        mark = _dress(stack, node, made)
+        if copied and stack.config.sync and not stack.config.volatile:
+            _unlocked(stack, verbs.sync, made.fd)
+        if node.linked:
+            _put_in_place(stack, node, made, mark)
+        else:
+            _keep_unnamed(stack, node, made)
+        node.layer, node.data = UPPER, HERE
+        _swap_files(node, made.fd)
+    finally:
+        made.discard()
+    return copied
+
+
+def _complete(stack: Stack, node: Node, keep: int | None) -> int:
+    """Bring the data of a metacopy file into it. Until the mark goes, the data below counts: a crash loses nothing."""
+    fd, name = place(stack, node)
+    st = verbs.stat(fd, name)
+    target = verbs.open_file(fd, name, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        copied = _copy_data(stack, node, target, keep)
+        if copied and stack.config.sync and not stack.config.volatile:
+            _unlocked(stack, verbs.sync, target)
+        verbs.utimens(target, b"", _times(st))
+        verbs.removexattr(target, b"", stack.marks.metacopy)
+        node.data = HERE
+        _swap_files(node, target)
+    finally:
+        os.close(target)
+    return copied
+
+
+class _Made:
+    """The new object while it has no name in the union: `fd` and, where it has a name in work, `name`."""
+
+    __slots__ = ("stack", "fd", "name")
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.fd = NOWHERE
+        self.name = b""
+
+    def open_file(self) -> None:
+        stack = self.stack
+        if stack.abilities.tmpfile:
+            self.fd = verbs.open_unnamed(stack.work_fd, 0o600)
+        else:
+            name = stack.temp_name()
+            self.fd = verbs.open_file(stack.work_fd, name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            self.name = name
+
+    def place(self) -> tuple[int, bytes]:
+        return (self.fd, b"") if self.fd >= 0 else (self.stack.work_fd, self.name)
+
+    def put(self, _fd: int, _name: bytes, target: int, name: bytes) -> None:
+        """Put it into place; from then on it belongs to the union."""
+        if self.name:
+            verbs.rename(self.stack.work_fd, self.name, target, name)
+            self.name = b""
+        else:
+            verbs.link(self.fd, b"", target, name)
+
+    def discard(self) -> None:
+        """Let go of it; what has not been put into place is gone."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        if self.name:
+            verbs.unlink(self.stack.work_fd, self.name)
+
+
+def _make_special(stack: Stack, node: Node, made: _Made) -> None:
+    name = stack.temp_name()
+    source = place(stack, node)
+    if node.kind == S_IFLNK:
+        verbs.symlink(stack.work_fd, name, verbs.readlink(*source))
+    else:
+        verbs.mknod(stack.work_fd, name, node.kind | 0o600, verbs.stat(*source).st_rdev)
+    made.name = name
+
+
+def _dress(stack: Stack, node: Node, made: _Made) -> bytes:
+    """Give the new object the old one's attributes. Returns the origin mark it got, if any."""
+    source = place(stack, node)
+    st = verbs.stat(*source)
+    _copy_attributes(stack, *source, *made.place(), node.kind)
+    mark = _mark_origin(stack, node, *source, *made.place(), st) if node.linked else b""
+    _copy_times(*source, *made.place())
+    return mark
+
+
+def _put_in_place(stack: Stack, node: Node, made: _Made, mark: bytes) -> None:
+    """The name, last of all; before it the index name of an inode with several."""
+    st = verbs.stat(*place(stack, node))
+    entry = b""
+    if mark and st.st_nlink > 1 and stack.index is not None:
+        links = st.st_nlink if node.links < 0 else node.links
+        entry = stack.index.add(stack, *made.place(), mark, links)
+        node.links = links
+    try:
+        put_quietly(stack, node.parent, made.put, 0, b"", node.name)
+    except BaseException:
+        if entry and stack.index is not None:
+            stack.index.drop(entry)
+        raise
+    _note_entry(node.parent, node.name)
+
+
+def _keep_unnamed(stack: Stack, node: Node, made: _Made) -> None:
+    """The node lost its name before or while it was copied: the copy never gets one."""
+    node.fd = verbs.open_path(stack.work_fd, made.name) if made.name else os.open(
+        verbs.at(made.fd, b""), os.O_PATH | os.O_CLOEXEC)
+
+
+def _swap_files(node: Node, fd: int) -> None:
+    """Open descriptors follow to where the bytes are now, so that they see what is written from now on.
+
+    They share the copy's own descriptor: opening it anew could fail, now that it has its mode.
+    """
+    for file in node.files or ():
+        if file.fd >= 0:
+            os.dup2(fd, file.fd, inheritable=False)
+
+
+# --- parts of the work ---------------------------------------------------------------------------------------------
+
+def _copy_data(stack: Stack, node: Node, target: int, keep: int | None) -> int:
+    """Copy the data, holes kept; the lock is released while much is copied. Returns the bytes copied."""
+    source = open_data(stack, node, os.O_RDONLY)
+    try:
+        st = os.fstat(source)
+        size = st.st_size if keep is None else min(keep, st.st_size)
+        if size == 0:
+            return 0
+        if size <= _SMALL:
+            return copy_bytes(source, target, size, st)
+        return _unlocked(stack, copy_bytes, source, target, size, st)
+    finally:
+        os.close(source)
+
+
+def _unlocked(stack: Stack, work: Callable[..., _R], *arguments: object) -> _R:
+    """Pure I/O, while others use the union."""
+    stack.lock.release()
+    try:
+        return work(*arguments)
+    finally:
+        stack.lock.acquire()
+
+
+def locate_data(stack: Stack, node: Node) -> tuple[int, bytes] | None:
+    """Where the node's bytes are: HERE, or in a lower layer that a metacopy mark leads to."""
+    if node.data is UNKNOWN:
+        node.data = find_data(stack, node) if node.kind == S_IFREG else HERE
+    return node.data
+
+
+def open_data(stack: Stack, node: Node, flags: int) -> int:
+    """A descriptor on the node's bytes, wherever they are."""
+    data = locate_data(stack, node)
+    if data is HERE:
+        return _open_at(*place(stack, node), flags)
+    layer, path = data
+    above, _, name = path.rpartition(b"/")
+    fd = stack.layers[layer].open_dir(above)
+    try:
+        return _open_at(fd, name, flags)
+    finally:
+        os.close(fd)
+
+
+def _open_at(fd: int, name: bytes, flags: int) -> int:
+    if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_DIRECT:
+        return verbs.open_reading(fd, name)
+    return verbs.open_file(fd, name, flags)
+
+
+def copy_bytes(source: int, target: int, size: int, st: os.stat_result) -> int:
+    """The first `size` bytes, by the cheapest way both files allow. Sparse files stay sparse."""
+    if size == st.st_size and st.st_size > 4096 and _clone(source, target):
+        return size
+    if st.st_blocks * 512 >= size:
+        _copy_range(source, target, 0, size)
+        return size
+    return _copy_sparse(source, target, size)
+
+
+def _clone(source: int, target: int) -> bool:
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def _copy_sparse(source: int, target: int, size: int) -> int:
+    copied = offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(source, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != ENXIO:
+                raise
+            break  # nothing but a hole up to the end
+        if start >= size:
+            break
+        offset = min(os.lseek(source, start, os.SEEK_HOLE), size)
+        _copy_range(source, target, start, offset - start)
+        copied += offset - start
+    os.ftruncate(target, size)
+    return copied
+
+
+def _copy_range(source: int, target: int, offset: int, length: int) -> None:
+    while length:
+        if length <= 65536:  # two plain calls beat copy_file_range for small files
+            count = _copy_plain(source, target, offset, length)
+        else:
+            try:
+                count = verbs.copy_range(source, target, min(length, _CHUNK), offset, offset)
+            except OSError as error:
+                if error.errno not in (EXDEV, EINVAL, EOPNOTSUPP, EPERM):
+                    raise
+                count = _copy_plain(source, target, offset, length)
+        if count == 0:
+            return  # the source shrank underneath
+        offset += count
+        length -= count
+
+
+def _copy_plain(source: int, target: int, offset: int, length: int) -> int:
+    data = verbs.read(source, min(length, _READ), offset)
+    done = 0
+    while done < len(data):
+        done += verbs.write(target, data[done:] if done else data, offset + done)
+    return done
+
+
+def _copy_attributes(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes, kind: int) -> None:
+    """Owner, then mode (chown clears setuid), then xattrs (chown clears capabilities); overlay's own marks stay."""
+    st = verbs.stat(source, source_name)
+    try:
+        verbs.chown(fd, name, st.st_uid, st.st_gid)
+    except PermissionError:
+        pass  # an ordinary user cannot give files away: the copy is its own, as in the kernel
+    if kind != S_IFLNK:
+        verbs.chmod(fd, name, S_IMODE(st.st_mode))
+    copy_xattrs(stack, source, source_name, fd, name)
+
+
+def copy_xattrs(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes) -> None:
+    """All xattrs but overlay's marks (escaped ones included: they are the user's). What the upper refuses is left."""
+    if not stack.abilities.xattr:
+        return
+    try:
+        keys = verbs.listxattr(source, source_name)
+    except OSError as error:
+        if error.errno in (EOPNOTSUPP,):
+            return
+        raise
+    for key in keys:
+        if stack.marks.to_user(key) is None:
+            continue
+        try:
+            value = verbs.getxattr(source, source_name, key)
+        except OSError as error:
+            if error.errno == ENODATA:
+                continue
+            raise
+        try:
+            verbs.setxattr(fd, name, key, value)
+        except OSError as error:
+            if error.errno not in (EOPNOTSUPP, EPERM, EINVAL) or key.startswith(b"system.posix_acl"):
+                raise
+
+
+def _times(st: os.stat_result) -> tuple[int, int, int, int]:
+    return (*divmod(st.st_atime_ns, 10**9), *divmod(st.st_mtime_ns, 10**9))
+
+
+def _copy_times(source: int, source_name: bytes, fd: int, name: bytes) -> None:
+    verbs.utimens(fd, name, _times(verbs.stat(source, source_name)))
+
+
+def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: int, name: bytes,
+                 st: os.stat_result | None) -> bytes:
+    """Record which lower object this was, so that st_ino survives a remount; and in the parent that it holds such.
+
+    A file (st given) that had several names is another one from now on unless the index keeps them together.
+    """
+    if not stack.abilities.xattr or (st is not None and st.st_nlink > 1 and stack.index is None):
+        return b""
+    mark = stack.origin_mark(source, source_name, node.layer)
+    if mark is None:
+        return b""
+    try:
+        verbs.setxattr(fd, name, stack.marks.origin, mark)
+    except OSError as error:
+        if error.errno not in (EPERM, EOPNOTSUPP):  # user.* xattrs cannot be put on symlinks and devices
+            raise
+        return b""
+    set_impure(stack, node.parent)
+    return mark
+
+
+def set_impure(stack: Stack, directory: Dir) -> None:
+    """Mark a directory as holding objects that show the inode number of a lower one."""
+    if not directory.impure and stack.abilities.xattr:
+        verbs.setxattr(stack.part_fd(directory, UPPER), b"", stack.marks.impure, b"y")
+        directory.impure = True
+
+
+def _note_entry(directory: Dir, name: bytes) -> None:
+    """The name is decided by the upper layer now."""
+    listing = directory.listing
+    if listing is not None:
+        value = listing.entries.get(name, 0)
+        if value:
+            listing.entries[name] = value & ~(LAYER_MASK << LAYER_SHIFT) | LOWER
+            layers = listing.several.get(name)
+            if layers is not None and layers[0] != UPPER:
+                layers.insert(0, UPPER)
+            elif layers is None and value & TYPE == DT_DIR:
+                listing.several[name] = [UPPER, value >> LAYER_SHIFT & LAYER_MASK]
+
+
+def link_up(stack: Stack, node: Node, directory: Dir, name: bytes) -> None:
+    """Make this name of the node one of the upper layer: a lower hard link of a node copied up under another name."""
+    copy_up(stack, node)
+    copy_up(stack, directory)
+    if node.fd >= 0 or verbs.exists(stack.part_fd(directory, UPPER), name):
+        return
+    put_quietly(stack, directory, verbs.link, *place(stack, node), name)
+    _note_entry(directory, name)

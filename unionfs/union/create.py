@@ -1,0 +1,244 @@
+"""New objects in the upper layer.
+
+Where nothing is in the way the object is made in its place by one system call, with the caller's file system ids and
+umask, so that owner, setgid directories and default ACLs are the upper file system's own doing. Over a whiteout it is
+made in the work directory, in a directory that passes on the same things, and moved over the whiteout.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EEXIST, EINVAL, ENAMETOOLONG, ENODATA, ENOENT, EOPNOTSUPP, EPERM
+from stat import S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, S_ISGID
+
+from unionfs import libc
+from unionfs.layer import verbs
+from unionfs.union import checks, marks, whiteout
+from unionfs.union.copyup import copy_up, link_up
+from unionfs.union.data import File
+from unionfs.union.lookup import NAME_MAX, entry, is_whiteout, place, stat
+from unionfs.union.merge import LOWER, TYPE, WHITEOUT, Names
+from unionfs.union.node import HERE, NOWHERE, UPPER, Dir, Node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unionfs.union.stack import Stack
+
+    Who = tuple[int, int, int]  # uid, gid, umask of the caller
+    Made = tuple[Node, os.stat_result]
+
+_DEFAULT_ACL = b"system.posix_acl_default"
+# A listing of a new directory is kept from the start, since it is known to be empty; beyond this many names it is
+# only read again when someone lists the directory.
+_KNOWN_NAMES = 50_000
+
+
+def mknod(stack: Stack, directory: Dir, name: bytes, mode: int, rdev: int, who: Who) -> Made:
+    """A file, FIFO, socket or device. EPERM for device 0:0, which would be a whiteout."""
+    if S_IFMT(mode) == S_IFCHR and rdev == marks.WHITEOUT_RDEV:
+        raise OSError(EPERM, os.strerror(EPERM), name)
+    _make(stack, directory, name, who, lambda fd, at: verbs.mknod(fd, at, mode, rdev))
+    return _born(stack, directory, name)
+
+
+def symlink(stack: Stack, directory: Dir, name: bytes, target: bytes, who: Who) -> Made:
+    _make(stack, directory, name, who, lambda fd, at: verbs.symlink(fd, at, target))
+    return _born(stack, directory, name)
+
+
+def mkdir(stack: Stack, directory: Dir, name: bytes, mode: int, who: Who) -> Made:
+    covered = _make(stack, directory, name, who, lambda fd, at: verbs.mkdir(fd, at, mode), is_dir=True)
+    node, st = _born(stack, directory, name)
+    node.opaque = covered  # type: ignore[attr-defined]
+    return node, st
+
+
+def create(stack: Stack, directory: Dir, name: bytes, mode: int, flags: int, who: Who) -> tuple[Node, os.stat_result, File]:
+    """A regular file, open. EEXIST where the name is taken."""
+    opened = NOWHERE
+
+    def make(fd: int, at: bytes) -> None:
+        nonlocal opened
+        opened = verbs.open_file(fd, at, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+
+    _make(stack, directory, name, who, make)
+    node, st = _born(stack, directory, name, opened)
+    return node, st, File.adopt(stack, node, flags, opened)
+
+
+def tmpfile(stack: Stack, directory: Dir, mode: int, flags: int, who: Who) -> tuple[Node, os.stat_result, File]:
+    """A regular file without a name (O_TMPFILE); link() can give it one."""
+    stack.require_writable()
+    copy_up(stack, directory)
+    fd = stack.part_fd(directory, UPPER)
+    held = _as_caller(stack, who, lambda: verbs.open_unnamed(fd, mode))
+    st = os.fstat(held)
+    node = Node(stack.inode_number(UPPER, st.st_ino), S_IFREG, UPPER, directory, b"")
+    node.linked, node.data = False, HERE
+    node.fd = os.open(verbs.at(held, b""), os.O_PATH | os.O_CLOEXEC)
+    return node, st, File.adopt(stack, node, flags, held)
+
+
+def link(stack: Stack, node: Node, directory: Dir, name: bytes) -> os.stat_result:
+    """Another name for a node, which is copied up first."""
+    value = _free_name(stack, directory, name)
+    copy_up(stack, node)
+    if node.linked and node.parent.layer == UPPER:
+        link_up(stack, node, node.parent, node.name)
+    copy_up(stack, directory)
+    fd = stack.part_fd(directory, UPPER)
+    if value & WHITEOUT:
+        made = stack.temp_name()
+        verbs.link(*place(stack, node), stack.work_fd, made)
+        whiteout.cover(stack, made, fd, name, is_dir=False)
+    else:
+        verbs.link(*place(stack, node), fd, name)
+    _settle_links(stack, node, directory, name)
+    _note(stack, directory, name, node)
+    return stat(stack, node)
+
+
+def _settle_links(stack: Stack, node: Node, directory: Dir, name: bytes) -> None:
+    if not node.linked:  # made by O_TMPFILE: this is its first name
+        os.close(node.fd)
+        node.parent, node.name, node.fd, node.linked = directory, name, NOWHERE, True
+    elif node.names is None:
+        node.names = {(node.parent, node.name)}
+    if node.names is not None:
+        node.names.add((directory, name))
+        stack.hard_links[node.ino] = node
+    if node.links >= 0:
+        node.links += 1
+
+
+# --- making ---------------------------------------------------------------------------------------------------------
+
+def _free_name(stack: Stack, directory: Dir, name: bytes) -> int:
+    """What stands at a name that is to be made: 0 or a whiteout. Raises EEXIST, and what else forbids making it."""
+    stack.require_writable()
+    if directory.removed:
+        raise OSError(ENOENT, os.strerror(ENOENT), name)
+    if len(name) > NAME_MAX:
+        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), name)
+    if stack.abilities.whiteout == "aufs" and name.startswith(marks.AUFS_PREFIX):
+        raise OSError(EINVAL, "a name that would be a whiteout", name)
+    if directory.listing is None and directory.layers == [UPPER]:
+        return 0  # the upper file system itself says whether the name is free
+    value = entry(stack, directory, name)
+    if value & TYPE:
+        raise OSError(EEXIST, os.strerror(EEXIST), name)
+    return value
+
+
+def _make(stack: Stack, directory: Dir, name: bytes, who: Who, make: Callable[[int, bytes], None],
+          is_dir: bool = False) -> bool:
+    """Run `make(fd, name)` as the caller, in place or over a whiteout. Returns whether it went over a whiteout."""
+    value = _free_name(stack, directory, name)
+    if directory.layer != UPPER:
+        copy_up(stack, directory)
+    fd = stack.part_fd(directory, UPPER)
+    if not value & (WHITEOUT | LOWER):
+        try:
+            _as_caller(stack, who, lambda: make(fd, name))
+            return False
+        except FileExistsError:
+            if not is_whiteout(stack, fd, name, verbs.stat(fd, name)):
+                raise
+    _make_over_whiteout(stack, fd, name, who, make, is_dir)
+    return True
+
+
+def _make_over_whiteout(stack: Stack, fd: int, name: bytes, who: Who, make: Callable[[int, bytes], None],
+                        is_dir: bool) -> None:
+    made = stack.temp_name()
+    stage = _stage_like(stack, fd)
+    try:
+        try:
+            _as_caller(stack, who, lambda: make(stage, made))
+            if stage != stack.work_fd:
+                verbs.rename(stage, made, stack.work_fd, made)
+        finally:
+            if stage != stack.work_fd:
+                _unstage(stack, stage)
+        if is_dir:
+            whiteout.set_opaque(stack, stack.work_fd, made)
+        whiteout.cover(stack, made, fd, name, is_dir)
+    except BaseException:
+        if verbs.exists(stack.work_fd, made):
+            checks.remove_tree(stack.work_fd, made)
+        raise
+
+
+def _stage_like(stack: Stack, fd: int) -> int:
+    """A directory in work in which new objects inherit what they would in `fd`; the work directory if that is nothing."""
+    st = os.stat(fd)
+    acl = None
+    try:
+        acl = verbs.getxattr(fd, b"", _DEFAULT_ACL)
+    except OSError as error:
+        if error.errno not in (ENODATA, EOPNOTSUPP):
+            raise
+    if acl is None and not st.st_mode & S_ISGID:
+        return stack.work_fd
+    verbs.mkdir(stack.work_fd, b"#stage", 0o700)
+    stage = verbs.open_dir(stack.work_fd, b"#stage")
+    verbs.chown(stage, b"", -1, st.st_gid)
+    verbs.chmod(stage, b"", 0o700 | st.st_mode & S_ISGID)
+    if acl is not None:
+        verbs.setxattr(stage, b"", _DEFAULT_ACL, acl)
+    return stage
+
+
+def _unstage(stack: Stack, stage: int) -> None:
+    os.close(stage)
+    verbs.rmdir(stack.work_fd, b"#stage")
+
+
+def _as_caller(stack: Stack, who: Who, make: Callable[[], _R]) -> _R:
+    """Call with the caller's umask and file system ids; the daemon keeps its capabilities meanwhile.
+
+    The kernel has already checked that the caller may do it (default_permissions).
+    """
+    uid, gid, umask = who
+    if umask != stack.umask:
+        os.umask(umask)
+        stack.umask = umask
+    if not (uid or gid) or not stack.can_impersonate:
+        return make()
+    libc.set_fs_ids(uid, gid)
+    try:
+        return make()
+    finally:
+        libc.set_fs_ids(0, 0)
+
+
+# --- remembering ----------------------------------------------------------------------------------------------------
+
+def _born(stack: Stack, directory: Dir, name: bytes, opened: int = NOWHERE) -> Made:
+    st = os.fstat(opened) if opened >= 0 else verbs.stat(stack.part_fd(directory, UPPER), name)
+    ino, kind = stack.inode_number(UPPER, st.st_ino), S_IFMT(st.st_mode)
+    if kind == S_IFDIR:
+        node: Node = Dir(ino, [UPPER], {}, directory, name)
+        node.listing = Names({}, {})  # type: ignore[attr-defined]
+    else:
+        node = Node(ino, kind, UPPER, directory, name)
+        node.data = HERE
+    _note(stack, directory, name, node)
+    return node, st
+
+
+def _note(stack: Stack, directory: Dir, name: bytes, node: Node) -> None:
+    directory.children[name] = node
+    listing = directory.listing
+    if listing is not None:
+        listing.add(name, node.kind >> 12, node.ino)
+        if len(listing.entries) > _KNOWN_NAMES and listing.order is None and directory.layers == [UPPER]:
+            directory.listing = None
+
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _R = TypeVar("_R")

@@ -1,0 +1,85 @@
+"""The objects of the union while someone knows them: inodes and merged directories."""
+
+from __future__ import annotations
+
+from stat import S_IFDIR
+TYPE_CHECKING = False  # `typing` itself would cost 4 ms of start-up
+if TYPE_CHECKING:
+    from unionfs.union.data import File
+    from unionfs.union.merge import Names
+
+UPPER = 0  # index of the writable layer; read-only stacks have no layer 0, their lowers still count from 1
+NOWHERE = -1
+HERE = None
+UNKNOWN = (-1, b"")
+
+
+class Node:
+    """One inode of the union. Names that are hard links of each other lead to the same Node.
+
+    Where it lives: layer `layer`, directory `parent` (which has a part in that layer), under `name`; or, when an upper
+    object has lost that name, behind the O_PATH descriptor `fd`. `linked` says that (parent, name) is a name of it in
+    the union; a lower object stays reachable there also when it is not. `links` is what st_nlink shows, NOWHERE: what
+    the layer says. `data` is where the bytes are: HERE, with the metadata; (layer, path from its root), for metacopy;
+    UNKNOWN until someone needs them. `busy`: a copy-up of it runs with the lock released.
+    nodeid, lookups, backing and front belong to the front end; the union never reads them.
+    """
+
+    __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "busy", "files", "names",
+                 "nodeid", "lookups", "backing", "front")
+    is_dir = False
+
+    def __init__(self, ino: int, kind: int, layer: int, parent: Dir, name: bytes) -> None:
+        self.ino = ino
+        self.kind = kind
+        self.layer = layer
+        self.parent = parent
+        self.name = name
+        self.fd = NOWHERE
+        self.linked = True
+        self.links = NOWHERE
+        self.data: tuple[int, bytes] | None = UNKNOWN
+        self.busy = False
+        self.files: set[File] | None = None
+        self.names: set[tuple[Dir, bytes]] | None = None  # every name it is known under, when it has several
+        self.nodeid = 0
+        self.lookups = 0
+        self.backing = 0
+        self.front = 0
+
+    @property
+    def upper(self) -> bool:
+        return self.layer == UPPER
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} ino={self.ino} layer={self.layer}>"
+
+
+class Dir(Node):
+    """A directory: its parts in the layers, top first, and what is known of its content.
+
+    layers    indices of the layers that contribute, ascending; layers[0] holds the attributes
+    paths     layer → path from that layer's root, for lowers (they never move); the upper's follows from `parent`
+    fds       layer → O_PATH descriptor, while open
+    children  nodes in it that the front end knows, by name
+    listing   the merged content once it has been read, else None
+    probes    lookups answered layer by layer, before the content is worth reading whole
+    removed   its name is gone; it is empty and stays so
+    impure    the upper part may hold objects whose st_ino is that of a lower
+    opaque    nothing below the upper part shows through
+    """
+
+    __slots__ = ("layers", "paths", "fds", "children", "listing", "probes", "removed", "impure", "opaque")
+    is_dir = True
+
+    def __init__(self, ino: int, layers: list[int], paths: dict[int, bytes], parent: Dir | None, name: bytes) -> None:
+        super().__init__(ino, S_IFDIR, layers[0] if layers else UPPER, parent or self, name)
+        self.layers = layers
+        self.paths = paths
+        self.fds: dict[int, int] = {}
+        self.children: dict[bytes, Node] = {}
+        self.listing: Names | None = None
+        self.probes = 0
+        self.removed = False
+        self.impure = False
+        self.opaque = False

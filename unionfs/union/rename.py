@@ -1,0 +1,183 @@
+"""Renaming: copy-up of what moves, marks that keep directories what they are, then one rename on disk.
+
+A directory with lower parts is not copied: its upper part moves and a redirect says where the lower parts are. The
+whiteout that the old name needs comes with the rename itself (RENAME_WHITEOUT) wherever the file system can.
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
+
+from unionfs.layer import verbs
+from unionfs.libc import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
+from unionfs.union import marks, whiteout
+from unionfs.union.copyup import copy_up, link_up, set_impure
+from unionfs.union.lookup import NAME_MAX, entry, lookup, require
+from unionfs.union.merge import LOWER, WHITEOUT
+from unionfs.union.node import UPPER, Dir, Node
+from unionfs.union.remove import bury, detach, hold, require_empty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unionfs.union.stack import Stack
+
+
+def rename(stack: Stack, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes, flags: int = 0) -> None:
+    """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.
+
+    EXDEV for a directory with lower parts where redirect_dir is not `on`: the caller then copies, as `mv` does.
+    EINVAL for RENAME_WHITEOUT, as in the kernel's overlay: the whiteout it asks for would not be visible.
+    """
+    stack.require_writable()
+    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
+        raise OSError(EINVAL, os.strerror(EINVAL))
+    if len(new) > NAME_MAX:
+        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), new)
+    if new_dir.removed or (stack.abilities.whiteout == "aufs" and new.startswith(marks.AUFS_PREFIX)):
+        error = ENOENT if new_dir.removed else EINVAL
+        raise OSError(error, os.strerror(error), new)
+    source = require(stack, old_dir, old)
+    found = lookup(stack, new_dir, new)
+    target = None if found is None else found[0]
+    if target is not None and flags & RENAME_NOREPLACE:
+        raise OSError(EEXIST, os.strerror(EEXIST), new)
+    if target is None and flags & RENAME_EXCHANGE:
+        raise OSError(ENOENT, os.strerror(ENOENT), new)
+    if source is target:
+        return  # two names of one inode: POSIX asks for nothing
+    if flags & RENAME_EXCHANGE and target is not None:
+        _exchange(stack, source, old_dir, old, target, new_dir, new)
+    else:
+        _move(stack, source, old_dir, old, target, new_dir, new)
+
+
+def _move(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node | None, new_dir: Dir, new: bytes) -> None:
+    if target is not None:
+        _check_replaceable(stack, source, target, new)
+    _prepare(stack, source, old_dir, old, new_dir, new)
+    copy_up(stack, new_dir)
+    old_fd, new_fd = stack.part_fd(old_dir, UPPER), stack.part_fd(new_dir, UPPER)
+    _clear_target(stack, target, new_fd, new)
+    held = None if target is None or target.is_dir else hold(stack, target, new_dir, new)
+    try:
+        _move_on_disk(stack, source, old_dir, old_fd, old, new_dir, new_fd, new)
+    except BaseException:
+        if held is not None:
+            os.close(held)
+        raise
+    if target is not None:
+        if target.is_dir:
+            bury(stack, target, new_dir, new)  # type: ignore[arg-type]
+        else:
+            detach(stack, target, new_dir, new, held)
+    old_dir.children.pop(old, None)
+    if old_dir.listing is not None:
+        old_dir.listing.remove(old)
+    _rename_node(source, old_dir, old, new_dir, new)
+    _list(new_dir, new, source)
+
+
+def _check_replaceable(stack: Stack, source: Node, target: Node, name: bytes) -> None:
+    if target.is_dir and not source.is_dir:
+        raise OSError(EISDIR, os.strerror(EISDIR), name)
+    if source.is_dir and not target.is_dir:
+        raise OSError(ENOTDIR, os.strerror(ENOTDIR), name)
+    if target.is_dir:
+        require_empty(stack, target)  # type: ignore[arg-type]
+
+
+def _clear_target(stack: Stack, target: Node | None, fd: int, name: bytes) -> None:
+    """An upper directory about to be replaced must be empty on disk, too: no whiteouts inside."""
+    if target is not None and target.is_dir and target.layer == UPPER:
+        part = stack.part_fd(target, UPPER)  # type: ignore[arg-type]
+        if next(verbs.scan(part), None) is not None:
+            whiteout.clear(stack, fd, name)
+
+
+def _move_on_disk(stack: Stack, source: Node, old_dir: Dir, old_fd: int, old: bytes, new_dir: Dir, new_fd: int,
+                  new: bytes) -> None:
+    needs_whiteout = bool(entry(stack, old_dir, old) & LOWER)
+    over_whiteout = bool(entry(stack, new_dir, new) & WHITEOUT)
+    if source.is_dir and over_whiteout and stack.abilities.whiteout != "aufs":
+        verbs.rename(old_fd, old, new_fd, new, RENAME_EXCHANGE)  # the whiteout goes where the directory was
+        if not needs_whiteout:
+            verbs.unlink(old_fd, old)
+    elif needs_whiteout and stack.abilities.rename_whiteout:
+        verbs.rename(old_fd, old, new_fd, new, RENAME_WHITEOUT)
+        whiteout.count(stack, old)
+    else:
+        verbs.rename(old_fd, old, new_fd, new)
+        if over_whiteout:
+            whiteout.lift(stack, new_fd, new)
+        if needs_whiteout:
+            whiteout.put(stack, old_fd, old)
+
+
+def _exchange(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node, new_dir: Dir, new: bytes) -> None:
+    _prepare(stack, source, old_dir, old, new_dir, new)
+    _prepare(stack, target, new_dir, new, old_dir, old)
+    verbs.rename(stack.part_fd(old_dir, UPPER), old, stack.part_fd(new_dir, UPPER), new, RENAME_EXCHANGE)
+    _rename_node(source, old_dir, old, new_dir, new)
+    _rename_node(target, new_dir, new, old_dir, old)
+    _list(new_dir, new, source)
+    _list(old_dir, old, target)
+
+
+# --- before ---------------------------------------------------------------------------------------------------------
+
+def _prepare(stack: Stack, node: Node, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes) -> None:
+    """Bring a node that will move into the upper, under the name it moves from, with the marks it needs there."""
+    if node.is_dir:
+        _prepare_dir(stack, node, new_dir, new)  # type: ignore[arg-type]
+    else:
+        copy_up(stack, node)
+        link_up(stack, node, old_dir, old)
+    copy_up(stack, new_dir)
+    if old_dir is not new_dir and (old_dir.impure or node.is_dir and len(node.layers) > 1):  # type: ignore[attr-defined]
+        set_impure(stack, new_dir)
+
+
+def _prepare_dir(stack: Stack, node: Dir, new_dir: Dir, new: bytes) -> None:
+    lower = next((layer for layer in node.layers if layer != UPPER), None)
+    if lower is None:
+        if not node.opaque and any(layer != UPPER for layer in new_dir.layers):
+            whiteout.set_opaque(stack, stack.part_fd(node, UPPER), b"")
+            node.opaque = True
+        return
+    if stack.config.redirect_dir != "on" or not stack.abilities.xattr:
+        raise OSError(EXDEV, os.strerror(EXDEV), node.name)
+    value = _redirect_for(node, lower, new_dir, new)
+    if value is not None:
+        if len(value) > marks.REDIRECT_MAX:
+            raise OSError(EXDEV, "path too long for a redirect", node.name)
+        copy_up(stack, node)
+        verbs.setxattr(stack.part_fd(node, UPPER), b"", stack.marks.redirect, value)
+    copy_up(stack, node)
+
+
+def _redirect_for(node: Dir, lower: int, new_dir: Dir, new: bytes) -> bytes:
+    """Where the lower parts are: a sibling's name if they lie in the new parent's own lower part, else their path."""
+    path = node.paths[lower]
+    above, _, name = path.rpartition(b"/")
+    if new_dir.paths.get(lower) == above and new_dir is node.parent:
+        return name
+    return b"/" + path
+
+
+# --- after ----------------------------------------------------------------------------------------------------------
+
+def _rename_node(node: Node, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes) -> None:
+    if old_dir.children.get(old) is node:
+        del old_dir.children[old]
+    new_dir.children[new] = node
+    if node.names is not None:
+        node.names.discard((old_dir, old))
+        node.names.add((new_dir, new))
+    if (node.parent, node.name) == (old_dir, old):
+        node.parent, node.name = new_dir, new
+
+
+def _list(directory: Dir, name: bytes, node: Node) -> None:
+    if directory.listing is not None:
+        directory.listing.add(name, node.kind >> 12, node.ino)

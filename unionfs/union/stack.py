@@ -1,0 +1,272 @@
+"""The open stack: its layers, what its upper file system can do, and the few tables that all rules share."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections import deque
+from errno import EROFS, ESTALE
+
+from unionfs import libc
+from unionfs.layer import verbs
+from unionfs.layer.tree import Layer
+from unionfs.union import checks, marks
+from unionfs.union.index import Index
+from unionfs.union.marks import Marks
+from unionfs.union.node import UPPER, Dir, Node
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unionfs.union.config import Config
+
+_FOREIGN_SHIFT = 56  # inode numbers of layers on other file systems carry the number of theirs in the top bits
+_KEPT_NAMES = 400_000  # names in listings that are kept although they could be read again, about 60 MB
+
+
+class Stack:
+    """State shared by the union's modules. Everything here is touched only with `lock` held.
+
+    layers      by index: 0 the upper (if any), 1… the lowers from the top, then the data-only ones
+    bottom      index of the last lower that takes part in merging
+    hard_links  shown inode number → node, for files with several names
+    """
+
+    def __init__(self, config: Config) -> None:
+        """Opens, checks and locks everything. Raises ConfigError; then nothing stays open or changed."""
+        self.config = config
+        self.lock = threading.Lock()
+        self.layers: dict[int, Layer] = {}
+        self.held: list[int] = []  # descriptors that keep the locks on upper and work
+        self.hard_links: dict[int, Node] = {}
+        self.counters = dict.fromkeys(("copy_ups", "copied_bytes", "whiteouts", "merges"), 0)
+        self.emit: Callable[..., None] | None = None
+        self.fd_count = 0
+        self.fd_limit = max(64, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        self._parts: deque[tuple[Dir, int]] = deque()
+        self._listed: deque[Dir] = deque()
+        self._listed_names = 0
+        self.work_fd = -1
+        self.index: Index | None = None
+        self.umask = -1
+        self.can_impersonate = False
+        self.copied: threading.Condition | None = None  # told when a copy-up ends, once someone has waited for one
+        self.serial = 0
+        self.follow_redirects = config.redirect_dir in ("on", "follow")
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        config = self.config
+        checks.check_options(config)
+        for index, path in enumerate(config.lower + config.data, 1):
+            self.layers[index] = checks.open_layer(path, index, "lowerdir")
+        self.bottom = len(config.lower)
+        if config.upper is not None:
+            self.layers[UPPER] = checks.open_layer(config.upper, UPPER, "upperdir")
+        checks.check_overlaps(self.layers, config)
+        user = config.userxattr
+        self.marks = Marks(not checks.sees_trusted_xattrs() if user is None else user)
+        self.readonly = config.upper is None or config.readonly
+        self.abilities = checks.Abilities()
+        if not self.readonly:
+            self._open_work()
+        self._number_file_systems()
+        merged = [index for index in sorted(self.layers) if index <= self.bottom]
+        self.root = Dir(0, merged, {index: b"" for index in merged if index}, None, b"")
+        self._read_root_marks(merged)
+        if not self.readonly and config.index and self.abilities.handles:
+            self.index = Index.load(self)
+
+    def _open_work(self) -> None:
+        self.held = checks.lock_upper(self.config)
+        self.work_fd = checks.prepare_work(self.layers[UPPER], self.config)
+        self.abilities = checks.probe(self.work_fd, self.layers[UPPER], self.marks, self.config)
+        self.can_impersonate = os.geteuid() == 0
+        if self.can_impersonate:
+            try:
+                libc.keep_capabilities_across_setfsuid()
+            except PermissionError:
+                self.can_impersonate = False
+
+    def _number_file_systems(self) -> None:
+        devices: dict[int, int] = {}
+        self.uuids: dict[bytes, int] = {}
+        self.upper_uuid = bytes(16)
+        for index in sorted(self.layers):
+            layer = self.layers[index]
+            if layer.dev not in devices:
+                devices[layer.dev] = len(devices)
+                uuid = checks.fs_uuid(layer.fd)
+                self.uuids.setdefault(uuid, devices[layer.dev])
+            layer.fsid = devices[layer.dev]
+        self.single_fs = len(devices) == 1 or not self.config.xino
+
+    def _read_root_marks(self, merged: list[int]) -> None:
+        """The root's own marks: it may be impure, and an opaque root hides the lowers, as in the kernel."""
+        for count, index in enumerate(merged, 1):
+            fd = self.layers[index].fd
+            found = marks.present(fd, b"", self.marks.prefix)
+            if index == UPPER:
+                self.root.impure = self.marks.impure in found
+            opaque = self.marks.opaque in found and marks.read(fd, b"", self.marks.opaque) == b"y"
+            if opaque or (self.aufs_in(index) and verbs.exists(fd, marks.AUFS_OPAQUE)):
+                del self.root.layers[count:]
+                break
+        top = next((index for index in self.root.layers if index), UPPER)
+        self.root.ino = self.inode_number(top, os.stat(self.layers[top].fd).st_ino)
+
+    def close(self) -> None:
+        """Let go of everything. The upper and work can be used by another mount from now on."""
+        while self._parts:
+            directory, layer = self._parts.popleft()
+            fd = directory.fds.pop(layer, -1)
+            if fd >= 0:
+                os.close(fd)
+        for open_layer in self.layers.values():
+            open_layer.close()
+        self.layers.clear()
+        if self.index is not None:
+            self.index.close()
+        if self.work_fd >= 0:
+            os.close(self.work_fd)
+            self.work_fd = -1
+        for fd in self.held:
+            os.close(fd)
+        self.held = []
+
+    # --- numbers -----------------------------------------------------------------------------------------------
+
+    def inode_number(self, layer: int, ino: int) -> int:
+        """The inode number shown for an object that has `ino` in a layer. One file system: the same number."""
+        if self.single_fs:
+            return ino
+        return ino ^ (self.layers[layer].fsid << _FOREIGN_SHIFT)
+
+    def origin_number(self, fd: int, name: bytes) -> int | None:
+        """The number of the lower object that an upper one was copied from, if its mark says so."""
+        value = marks.read(fd, name, self.marks.origin)
+        origin = marks.unpack_origin(value) if value else None
+        if origin is None:
+            return None
+        kind, handle, uuid = origin
+        ino, fsid = marks.inode_of(kind, handle), self.uuids.get(uuid)
+        if ino is None or fsid is None:
+            return None
+        return ino if self.single_fs else ino ^ (fsid << _FOREIGN_SHIFT)
+
+    def origin_mark(self, fd: int, name: bytes, layer: int) -> bytes | None:
+        """The mark that names an object of a lower layer as an origin; None where its file system has no handles."""
+        try:
+            kind, handle = verbs.handle(fd, name)
+        except OSError:
+            return None
+        fsid = self.layers[layer].fsid
+        uuid = next((uuid for uuid, number in self.uuids.items() if number == fsid), None)
+        return None if uuid is None else marks.pack_origin(kind, handle, uuid)
+
+    def indexed_node(self, directory: Dir, name: bytes, layer: int, ino: int, kind: int, fd: int) -> Node | None:
+        """The upper node that the index holds for a lower hard link, if one of its names was copied up before."""
+        return None if self.index is None else self.index.node(self, directory, name, layer, ino, kind, fd)
+
+    # --- parts of directories and their descriptors -------------------------------------------------------------
+
+    def part_fd(self, directory: Dir, layer: int) -> int:
+        """O_PATH descriptor of a directory's part. Good until `trim`, that is while the lock is held."""
+        fd = directory.fds.get(layer, -1)
+        if fd >= 0:
+            return fd
+        if directory.removed and layer == UPPER:
+            raise OSError(ESTALE, os.strerror(ESTALE))
+        path = self.upper_path(directory) if layer == UPPER else directory.paths[layer]
+        fd = self.layers[layer].open_dir(path)
+        self.keep_part(directory, layer, fd)
+        return fd
+
+    def keep_part(self, directory: Dir, layer: int, fd: int) -> None:
+        """Hand over an open descriptor of a part."""
+        directory.fds[layer] = fd
+        self._parts.append((directory, layer))
+        self.fd_count += 1
+
+    def upper_path(self, directory: Dir) -> bytes:
+        """The path of a directory's upper part, which moves with it and with those above."""
+        names = []
+        while directory is not self.root:
+            names.append(directory.name)
+            directory = directory.parent
+        return b"/".join(reversed(names))
+
+    def close_parts(self, directory: Dir) -> None:
+        """Close a directory's descriptors; its place in the queue is left to `trim`."""
+        for fd in directory.fds.values():
+            os.close(fd)
+            self.fd_count -= 1
+        directory.fds.clear()
+
+    def trim(self) -> None:
+        """Close the descriptors that have been open longest, down to three quarters of the limit.
+
+        Call it only where no descriptor from part_fd is in use: at the start of an operation.
+        """
+        goal = self.fd_limit * 3 // 4
+        for _ in range(len(self._parts)):
+            if self.fd_count <= goal and len(self._parts) < 2 * self.fd_limit:
+                break
+            directory, layer = self._parts.popleft()
+            if directory.removed and layer == UPPER and layer in directory.fds:
+                self._parts.append((directory, layer))  # it cannot be opened again
+                continue
+            fd = directory.fds.pop(layer, -1)
+            if fd >= 0:
+                os.close(fd)
+                self.fd_count -= 1
+
+    # --- listings -----------------------------------------------------------------------------------------------
+
+    def remember_listing(self, directory: Dir) -> None:
+        """Count a listing just read, and drop the oldest unchanged ones when together they hold too many names."""
+        listing = directory.listing
+        if listing is None:
+            return
+        self._listed.append(directory)
+        self._listed_names += len(listing.entries)
+        for _ in range(len(self._listed)):
+            if self._listed_names <= _KEPT_NAMES or self._listed[0] is directory:
+                break
+            self._drop_listing(self._listed.popleft())
+
+    def _drop_listing(self, directory: Dir) -> None:
+        listing = directory.listing
+        if listing is None:
+            return
+        if listing.changed:  # its offsets are not those that a second reading would give
+            self._listed.append(directory)
+            return
+        self._listed_names -= len(listing.entries)
+        directory.listing = None
+
+    # --- whiteout forms -----------------------------------------------------------------------------------------
+
+    def aufs_in(self, layer: int) -> bool:
+        """Whether `.wh.` names mean whiteouts: in every lower, and in an upper that can hold no other form."""
+        return layer != UPPER or self.abilities.whiteout == "aufs"
+
+    def has_xattr_whiteouts(self, fd: int) -> bool:
+        """Whether the directory is marked to hold whiteouts in the xattr form."""
+        return marks.read(fd, b"", self.marks.opaque) == b"x"
+
+    def require_writable(self) -> None:
+        """Raises EROFS on a read-only mount."""
+        if self.readonly:
+            raise OSError(EROFS, os.strerror(EROFS))
+
+    def temp_name(self) -> bytes:
+        """A name in the work directory that nothing else uses."""
+        self.serial += 1
+        return b"#%x" % self.serial

@@ -1,0 +1,232 @@
+"""The commands' own arguments and checks, without a mount."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.lib.engines import ROOT
+from unionfs import __version__
+from unionfs.cli import COMMANDS, checks, lifeline, main, mount
+from unionfs.cli.errors import CommandError
+from unionfs.cli.options import MS_RDONLY
+
+
+def words(line: str) -> list[bytes]:
+    return [word.encode() for word in line.split()]
+
+
+def plan(line: str) -> mount.Plan:
+    found = mount.read_plan(words(line), mount._COMMAND_FLAGS)
+    assert found is not None
+    return found
+
+
+def helper_plan(line: str) -> mount.Plan:
+    found = mount.read_plan(words(line), mount._HELPER_FLAGS)
+    assert found is not None
+    return found
+
+
+# --- unionfs -----------------------------------------------------------------------------------------------
+
+
+def test_every_command_has_its_module() -> None:
+    assert [name for name, (module, _) in COMMANDS.items() if find_spec(module) is None] == []
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"unionfs {__version__}\n"
+
+
+def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["mount", "umount", "install-helper"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: unionfs {command} ")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("monut /m", "unknown command 'monut'; did you mean 'mount'?"),
+        ("xyz", "unknown command 'xyz'; see unionfs --help"),
+        ("mount", "no mount point given"),
+        ("mount a b c", "too many arguments: 'c'"),
+        ("mount --uper /u /m", "unknown flag --uper; did you mean --upper?"),
+        ("mount --frontend c /m", "--frontend must be auto, kernel or fusepy, not 'c'"),
+        ("mount -o lowerdirr=/a /m", "unknown option 'lowerdirr'; did you mean 'lowerdir'?"),
+        ("umount", "umount needs a mount point"),
+        ("install-helper /sbin", "install-helper takes no '/sbin'"),
+    ],
+)
+def test_misspelled_commands(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("unionfs: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+# --- mount -------------------------------------------------------------------------------------------------
+
+
+def test_flags_and_options_say_the_same() -> None:
+    flags = plan("--lower A --lower=B --data D --upper U --work W MNT").config
+    options = plan("-o lowerdir=A:B::D,upperdir=U,workdir=W MNT").config
+    assert all(getattr(flags, name) == getattr(options, name) for name in flags.__slots__)
+
+
+def test_flags_take_paths_as_they_are() -> None:
+    assert plan(r"--lower a:b\,c --upper u,v MNT").config.lower == [rb"a:b\,c"]
+
+
+def test_source_and_mount_point() -> None:
+    assert (plan("MNT").mount.source, plan("MNT").mountpoint) == (b"unionfs", b"MNT")
+    assert (plan("img MNT").mount.source, plan("img MNT").mountpoint) == (b"img", b"MNT")
+    assert plan("--source img MNT").mount.source == b"img"
+    assert plan("-o fsname=img MNT").mount.source == b"img"
+
+
+def test_what_mount_8_passes() -> None:
+    found = helper_plan("img /m -n -s -v -o rw,lowerdir=/a:/b,dev,suid -t fuse.unionfs")
+    assert (found.mount.source, found.mountpoint, found.fake) == (b"img", b"/m", False)
+    assert (found.config.lower, found.mount.flags) == ([b"/a", b"/b"], 0)
+    assert helper_plan("img /m -f -o ro").fake
+    assert helper_plan("img /m -r").mount.flags == MS_RDONLY
+
+
+def test_what_podman_passes() -> None:
+    line = "-o lowerdir=/s/l/X:/s/l/X/../diff1,upperdir=/s/1/diff,workdir=/s/1/work,,volatile /s/1/merged"
+    found = plan(line)
+    assert found.config.lower == [b"/s/l/X", b"/s/l/X/../diff1"]
+    assert found.config.volatile
+
+
+# --- checks ------------------------------------------------------------------------------------------------
+
+
+def test_a_mount_point_is_resolved(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "link").symlink_to("m")
+    assert checks.mountpoint(os.fsencode(tmp_path / "link"), False) == os.fsencode(tmp_path.resolve() / "m")
+
+
+def test_bad_mount_points(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, message in [("missing", "no such directory; make it first"), ("file", "not a directory"),
+                          ("", "is not empty; empty it, or hide that with -o nonempty")]:  # fmt: skip
+        with pytest.raises(CommandError, match=message):
+            checks.mountpoint(os.fsencode(tmp_path / name), False)
+    assert checks.mountpoint(os.fsencode(tmp_path), True) == os.fsencode(tmp_path.resolve())
+
+
+# --- umount -------------------------------------------------------------------------------------
+
+
+def test_umount_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["umount", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"unionfs: {tmp_path} is not a mount point\n"
+
+
+def test_the_device_number_is_that_of_the_mount() -> None:
+    st = os.stat("/proc")
+    assert lifeline.device_number(b"/proc") == b"%d:%d" % (os.major(st.st_dev), os.minor(st.st_dev))
+    assert lifeline.device_number(b"/no/mount") is None
+
+
+def test_waiting_ends_with_the_holder() -> None:
+    number = b"%d:0" % os.getpid()
+    holder = lifeline.hold(number)
+    assert holder is not None
+    assert lifeline.hold(number) is None, "a name has one holder"
+    waiter = lifeline.grasp(number)
+    assert waiter is not None
+    holder.close()
+    assert lifeline.wait(waiter)
+    assert lifeline.grasp(number) is None, "nobody holds it any more"
+
+
+# --- install-helper -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation's directory of console scripts, in place of this one's."""
+    directory = tmp_path / "venv" / "bin"
+    directory.mkdir(parents=True)
+    for name in ("unionfs", "mount.unionfs"):
+        (directory / name).touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(directory / "unionfs")])
+    return directory
+
+
+def test_install_and_uninstall(scripts: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "sbin"
+    prefix.mkdir()
+    assert main(["install-helper", "--prefix", str(prefix)]) == 0
+    assert main(["install-helper", "--prefix", str(prefix)]) == 0, "twice is as good as once"
+    assert {link.name: os.readlink(link) for link in prefix.iterdir()} == {
+        "unionfs": str(scripts / "unionfs"),
+        "mount.unionfs": str(scripts / "mount.unionfs"),
+        "mount.fuse.unionfs": str(scripts / "mount.unionfs"),
+    }
+    assert main(["install-helper", "--prefix", str(prefix), "--uninstall"]) == 0
+    assert list(prefix.iterdir()) == []
+
+
+def test_what_is_not_ours_stays(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prefix = tmp_path / "sbin"
+    prefix.mkdir()
+    (prefix / "unionfs").write_text("another program")
+    assert main(["install-helper", "--prefix", str(prefix)]) == 1
+    assert "exists and is no link of ours" in capsys.readouterr().err
+    assert main(["install-helper", "--prefix", str(prefix), "--uninstall"]) == 0
+    assert [path.name for path in prefix.iterdir()] == ["unionfs"]
+
+
+def test_a_stale_link_is_replaced(scripts: Path, tmp_path: Path) -> None:
+    (tmp_path / "mount.unionfs").symlink_to("/gone/bin/mount.unionfs")
+    assert main(["install-helper", "--prefix", str(tmp_path)]) == 0
+    assert os.readlink(tmp_path / "mount.unionfs") == str(scripts / "mount.unionfs")
+
+
+def test_a_missing_prefix(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install-helper", "--prefix", str(tmp_path / "no")]) == 1
+    assert f"{tmp_path}/no/" in capsys.readouterr().err
+
+
+# --- the house ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", ["tools/system-packages", "tools/find-python", "tools/make-venv", ".ci/run"])
+def test_scripts_parse_and_may_be_run(script: str) -> None:
+    path = ROOT / script
+    shell = "bash" if script == ".ci/run" else "sh"
+    assert path.stat().st_mode & stat.S_IXUSR
+    subprocess.run([shell, "-n", path], check=True)
+
+
+def test_find_python_refuses_an_old_one(tmp_path: Path) -> None:
+    """With nothing but an old Python on the path it says what is needed."""
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    script = (ROOT / "tools/find-python").read_text().replace(" /usr/bin/python3.11 /usr/bin/python3", "")
+    command = ["/bin/sh", "-c", script]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Python 3.11 or newer is needed" in done.stderr

@@ -36,17 +36,20 @@ def is_opaque(fd: int) -> bool:
 
 
 class Version:
-    """One layer's object at a path."""
+    """One layer's object at a path; or, where `above` is not empty, a parent of the path that hides lower layers."""
 
-    __slots__ = ("layer", "opaque", "stat", "visible", "whiteout")
+    __slots__ = ("above", "layer", "opaque", "stat", "visible", "whiteout")
 
-    def __init__(self, layer: int, st: os.stat_result, whiteout: bool, opaque: bool, visible: bool) -> None:
+    def __init__(
+        self, layer: int, st: os.stat_result, *, whiteout: bool = False, opaque: bool = False, above: bytes = b""
+    ) -> None:
         self.layer = layer
         """Index into the chain's roots: 0 is the top."""
         self.stat = st
         self.whiteout = whiteout
         self.opaque = opaque
-        self.visible = visible
+        self.above = above
+        self.visible = False
         """Takes part in what a mount shows: the topmost object, or a directory that merges into it."""
 
 
@@ -75,20 +78,25 @@ class Chain:
             os.close(self.roots.pop())
 
     def versions(self, path: bytes) -> list[Version]:
-        """Every layer's object of that path (relative, normal), top first; the hidden ones are not
-        `visible`."""
+        """Every layer's object of that path (relative, normal), top first; the hidden ones are not `visible`.
+
+        Between them stand the parents that hide what lies below: whiteouts, opaque directories, files.
+        """
         found: list[Version] = []
-        covered = False  # a layer above hides this and all lower ones
+        merging = True      # layers from here on still add to what is shown
+        shown = False
         for index, root in enumerate(self.roots):
-            state = self._in_layer(index, root, path)
-            version, ends = state
+            version, cover = self._in_layer(index, root, path)
             if version is not None:
                 is_dir = stat.S_ISDIR(version.stat.st_mode)
-                merges = not any(v.visible for v in found) or (is_dir and stat.S_ISDIR(found[0].stat.st_mode))
-                version.visible = not covered and not version.whiteout and merges
+                version.visible = merging and not version.whiteout and (is_dir or not shown)
+                shown |= version.visible
+                merging &= is_dir and not version.opaque
                 found.append(version)
-                covered |= version.whiteout or not is_dir or version.opaque
-            covered |= ends
+            if cover is not None:
+                if merging:
+                    found.append(cover)
+                merging = False
         return found
 
     def find(self, path: bytes) -> Version | None:
@@ -96,21 +104,25 @@ class Chain:
         versions = self.versions(path)
         return versions[0] if versions and versions[0].visible else None
 
-    def _in_layer(self, index: int, root: int, path: bytes) -> tuple[Version | None, bool]:
-        """One layer's object, and whether its parents hide the layers below (opaque, whiteout, not a
-        directory)."""
+    def _in_layer(self, index: int, root: int, path: bytes) -> tuple[Version | None, Version | None]:
+        """One layer's object, and the parent of it that hides the layers below, if one does."""
         names = path.split(b"/") if path else []
+        cover: Version | None = None
         fd = os.dup(root)
-        ends = is_opaque(fd) and bool(names)
         try:
-            for name in names[:-1]:
-                step = _step(fd, name)
-                if step is None:
-                    return None, ends or _blocked(fd, name)
+            for depth, name in enumerate(names):
+                if cover is None and is_opaque(fd):
+                    cover = Version(index, os.stat(fd), opaque=True, above=b"/".join(names[:depth]) or b".")
+                version = _version(index, fd, name)
+                if depth == len(names) - 1 or version is None:
+                    return version, cover
+                if not stat.S_ISDIR(version.stat.st_mode):
+                    version.above = b"/".join(names[:depth + 1])
+                    return None, version
+                step = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
                 os.close(fd)
                 fd = step
-                ends |= is_opaque(fd)
-            return _version(index, fd, names[-1] if names else b""), ends
+            return _version(index, fd, b""), None
         finally:
             os.close(fd)
 
@@ -128,30 +140,15 @@ class Chain:
         return fd, names[-1]
 
 
-def _step(fd: int, name: bytes) -> int | None:
-    try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        if verbs.exists(fd, name):  # ELOOP for a symlink, ENXIO for a device without driver
-            return None
-        raise
-
-
-def _blocked(fd: int, name: bytes) -> bool:
-    return verbs.exists(fd, name)
-
-
 def _version(index: int, fd: int, name: bytes) -> Version | None:
     try:
         st = verbs.stat(fd, name)
     except FileNotFoundError:
         return None
     if not stat.S_ISDIR(st.st_mode):
-        return Version(index, st, is_whiteout(st, fd, name), False, False)
+        return Version(index, st, whiteout=is_whiteout(st, fd, name))
     directory = verbs.open_dir(fd, name) if name else os.dup(fd)
     try:
-        return Version(index, st, False, is_opaque(directory), False)
+        return Version(index, st, opaque=is_opaque(directory))
     finally:
         os.close(directory)

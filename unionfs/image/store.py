@@ -289,16 +289,20 @@ class Store:
         ]
         return sorted(found, key=lambda image: image.added, reverse=True)
 
+    def name_path(self, name: str) -> str:
+        """The file that says what a name stands for."""
+        return self.path("names", quote(name, safe=""))
+
     def tag(self, name: str, digest: str) -> None:
         """Let a full name (with its tag) stand for an image; it leaves the one it stood for."""
-        file = quote(name, safe="")
-        if len(file) > 255:
+        path = self.name_path(name)
+        if len(os.path.basename(path)) > 255:
             raise ImageError(f"the image name {name} is too long")
-        self._write(self.path("names", file), digest + "\n")
+        self._write(path, digest + "\n")
 
     def untag(self, name: str) -> None:
         try:
-            os.unlink(self.path("names", quote(name, safe="")))
+            os.unlink(self.name_path(name))
         except FileNotFoundError:
             raise NotFound(f"no image is named {name}") from None
 

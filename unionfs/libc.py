@@ -161,7 +161,7 @@ def set_fs_ids(uid: int, gid: int) -> None:
 
 
 def keep_capabilities_across_setfsuid() -> None:
-    """Let this thread (and those it starts) change its file system uid without losing capabilities. EPERM if refused."""
+    """Let this thread (and those it starts) change its file system uid and keep its capabilities. EPERM if refused."""
     bits = _prctl(PR_GET_SECUREBITS, 0, 0, 0, 0)
     if bits < 0 or _prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP, 0, 0, 0):
         raise _fail()

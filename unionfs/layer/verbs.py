@@ -8,9 +8,12 @@ Xattrs go through /proc/self/fd: its link leads to exactly the opened directory,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 
 from unionfs import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -77,7 +80,7 @@ def open_dir(fd: int, name: bytes) -> int:
 
 
 def open_unnamed(fd: int, mode: int, flags: int = os.O_RDWR) -> int:
-    """A regular file without a name in the directory's file system; EOPNOTSUPP or EISDIR where there is no O_TMPFILE."""
+    """A nameless regular file in the directory's file system; EOPNOTSUPP or EISDIR where there is no O_TMPFILE."""
     return os.open(b".", os.O_TMPFILE | flags | os.O_CLOEXEC, mode, dir_fd=fd)
 
 

@@ -10,12 +10,12 @@ from unionfs.layer import verbs
 from unionfs.libc import UTIME_NOW as _NOW
 from unionfs.libc import UTIME_OMIT as _OMIT
 from unionfs.union.copyup import copy_up, own_data
-from unionfs.union.data import File
 from unionfs.union.lookup import place, stat
-from unionfs.union.node import Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from unionfs.union.data import File
+    from unionfs.union.node import Node
     from unionfs.union.stack import Stack
 
 UTIME_NOW = -1

@@ -10,8 +10,11 @@ from unionfs import libc
 from unionfs.layer import verbs
 from unionfs.layer.tree import Layer
 from unionfs.union.config import Config, ConfigError
-from unionfs.union.marks import Marks
 from unionfs.union.node import UPPER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unionfs.union.marks import Marks
 
 _FS_IOC_GETFSUUID = 0x80111500  # _IOR(0x15, 0, struct fsuuid2)
 _CAP_SYS_ADMIN = 1 << 21
@@ -98,7 +101,7 @@ def _check_mountpoint(mountpoint: bytes, spots: dict[int, list[tuple[int, int]]]
 
 def _ancestry(path: bytes) -> list[tuple[int, int]]:
     """(device, inode) of a directory and of each one above it, up to the root."""
-    chain = []
+    chain: list[tuple[int, int]] = []
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         while True:

@@ -55,7 +55,8 @@ def mkdir(stack: Stack, directory: Dir, name: bytes, mode: int, who: Who) -> Mad
     return node, st
 
 
-def create(stack: Stack, directory: Dir, name: bytes, mode: int, flags: int, who: Who) -> tuple[Node, os.stat_result, File]:
+def create(stack: Stack, directory: Dir, name: bytes, mode: int, flags: int,
+           who: Who) -> tuple[Node, os.stat_result, File]:
     """A regular file, open. EEXIST where the name is taken."""
     opened = NOWHERE
 
@@ -172,7 +173,7 @@ def _make_over_whiteout(stack: Stack, fd: int, name: bytes, who: Who, make: Call
 
 
 def _stage_like(stack: Stack, fd: int) -> int:
-    """A directory in work in which new objects inherit what they would in `fd`; the work directory if that is nothing."""
+    """A directory in work where new objects inherit what they would in `fd`; work itself if that is nothing."""
     st = os.stat(fd)
     acl = None
     try:

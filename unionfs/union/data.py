@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # Flags that are the caller's business, or done already, and must not apply to the daemon's own descriptor.
 # O_APPEND: the kernel sends the offset; with it pwrite would ignore that.
-_NOT_OURS = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOATIME
+_NOT_OURS = (os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+             | os.O_NOATIME)
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 
 

@@ -85,9 +85,8 @@ def _probe(stack: Stack, directory: Dir, name: bytes) -> int:
     for layer in directory.layers:
         kind, ino = _look(stack, directory, layer, name)
         if kind and not value & (TYPE | WHITEOUT):
-            return_now = layer != UPPER
             value = pack(kind, layer, stack.inode_number(layer, ino), LOWER if layer else 0)
-            if return_now:
+            if layer != UPPER:
                 return value
         elif kind:
             return value | LOWER
@@ -147,9 +146,8 @@ def _adopt(stack: Stack, directory: Dir, name: bytes, layer: int) -> tuple[Node,
 
 def _node_of(stack: Stack, directory: Dir, name: bytes, layer: int, st: os.stat_result, kind: int, fd: int) -> Node:
     ino = stack.inode_number(layer, st.st_ino)
-    if layer == UPPER:
-        if directory.impure:
-            ino = stack.origin_number(fd, name) or ino
+    if layer == UPPER and directory.impure:
+        ino = stack.origin_number(fd, name) or ino
     if st.st_nlink == 1:
         return Node(ino, kind, layer, directory, name)
     node = stack.hard_links.get(ino)

@@ -61,11 +61,10 @@ class Names:
     def add(self, name: bytes, dtype: int, ino: int) -> None:
         """The name is now an object in the upper layer."""
         old = self.entries.get(name)
-        if old is None:
-            if self.order is not None:
-                self.order.append(name)
-                if self.cookies is not None:
-                    self.cookies.append(self.cookies[-1] + 1 if self.cookies else FIRST_OFFSET + 1)
+        if old is None and self.order is not None:
+            self.order.append(name)
+            if self.cookies is not None:
+                self.cookies.append(self.cookies[-1] + 1 if self.cookies else FIRST_OFFSET + 1)
         self.entries[name] = pack(dtype, UPPER, ino, old & LOWER if old else 0)
         self.several.pop(name, None)
         self.changed = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stat import S_IFDIR
+
 TYPE_CHECKING = False  # `typing` itself would cost 4 ms of start-up
 if TYPE_CHECKING:
     from unionfs.union.data import File

@@ -55,7 +55,7 @@ def rename(stack: Stack, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes, fla
 def _move(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node | None, new_dir: Dir, new: bytes) -> None:
     if target is not None:
         _check_replaceable(stack, source, target, new)
-    _prepare(stack, source, old_dir, old, new_dir, new)
+    _prepare(stack, source, old_dir, old, new_dir)
     copy_up(stack, new_dir)
     old_fd, new_fd = stack.part_fd(old_dir, UPPER), stack.part_fd(new_dir, UPPER)
     _clear_target(stack, target, new_fd, new)
@@ -115,8 +115,8 @@ def _move_on_disk(stack: Stack, source: Node, old_dir: Dir, old_fd: int, old: by
 
 
 def _exchange(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node, new_dir: Dir, new: bytes) -> None:
-    _prepare(stack, source, old_dir, old, new_dir, new)
-    _prepare(stack, target, new_dir, new, old_dir, old)
+    _prepare(stack, source, old_dir, old, new_dir)
+    _prepare(stack, target, new_dir, new, old_dir)
     verbs.rename(stack.part_fd(old_dir, UPPER), old, stack.part_fd(new_dir, UPPER), new, RENAME_EXCHANGE)
     _rename_node(source, old_dir, old, new_dir, new)
     _rename_node(target, new_dir, new, old_dir, old)
@@ -126,19 +126,19 @@ def _exchange(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node
 
 # --- before ---------------------------------------------------------------------------------------------------------
 
-def _prepare(stack: Stack, node: Node, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes) -> None:
+def _prepare(stack: Stack, node: Node, old_dir: Dir, old: bytes, new_dir: Dir) -> None:
     """Bring a node that will move into the upper, under the name it moves from, with the marks it needs there."""
     if node.is_dir:
-        _prepare_dir(stack, node, new_dir, new)  # type: ignore[arg-type]
+        _prepare_dir(stack, node, new_dir)  # type: ignore[arg-type]
     else:
         copy_up(stack, node)
         link_up(stack, node, old_dir, old)
     copy_up(stack, new_dir)
-    if old_dir is not new_dir and (old_dir.impure or node.is_dir and len(node.layers) > 1):  # type: ignore[attr-defined]
+    if old_dir is not new_dir and (old_dir.impure or (node.is_dir and len(node.layers) > 1)):  # type: ignore[attr-defined]
         set_impure(stack, new_dir)
 
 
-def _prepare_dir(stack: Stack, node: Dir, new_dir: Dir, new: bytes) -> None:
+def _prepare_dir(stack: Stack, node: Dir, new_dir: Dir) -> None:
     lower = next((layer for layer in node.layers if layer != UPPER), None)
     if lower is None:
         if not node.opaque and any(layer != UPPER for layer in new_dir.layers):
@@ -147,16 +147,14 @@ def _prepare_dir(stack: Stack, node: Dir, new_dir: Dir, new: bytes) -> None:
         return
     if stack.config.redirect_dir != "on" or not stack.abilities.xattr:
         raise OSError(EXDEV, os.strerror(EXDEV), node.name)
-    value = _redirect_for(node, lower, new_dir, new)
-    if value is not None:
-        if len(value) > marks.REDIRECT_MAX:
-            raise OSError(EXDEV, "path too long for a redirect", node.name)
-        copy_up(stack, node)
-        verbs.setxattr(stack.part_fd(node, UPPER), b"", stack.marks.redirect, value)
+    value = _redirect_for(node, lower, new_dir)
+    if len(value) > marks.REDIRECT_MAX:
+        raise OSError(EXDEV, "path too long for a redirect", node.name)
     copy_up(stack, node)
+    verbs.setxattr(stack.part_fd(node, UPPER), b"", stack.marks.redirect, value)
 
 
-def _redirect_for(node: Dir, lower: int, new_dir: Dir, new: bytes) -> bytes:
+def _redirect_for(node: Dir, lower: int, new_dir: Dir) -> bytes:
     """Where the lower parts are: a sibling's name if they lie in the new parent's own lower part, else their path."""
     path = node.paths[lower]
     above, _, name = path.rpartition(b"/")

@@ -10,7 +10,6 @@ from errno import EROFS, ESTALE
 
 from unionfs import libc
 from unionfs.layer import verbs
-from unionfs.layer.tree import Layer
 from unionfs.union import checks, marks
 from unionfs.union.index import Index
 from unionfs.union.marks import Marks
@@ -20,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unionfs.layer.tree import Layer
     from unionfs.union.config import Config
 
 _FOREIGN_SHIFT = 56  # inode numbers of layers on other file systems carry the number of theirs in the top bits

@@ -23,33 +23,23 @@ QUICK_ENGINES = "ext4,kernel,unionfs,fuse-overlayfs"
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.compare", description=(__doc__ or "").partition("\n\n")[2]
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("--engines", help="comma-separated, options after colons: unionfs:fsync=0 (default: "
                         f"all; with --quick {QUICK_ENGINES}). Known: " + ", ".join(ENGINES))  # fmt: skip
     parser.add_argument(
         "--only", default="*", help="comma-separated patterns of workloads: " + ", ".join(w.name for w in ALL)
     )
-    parser.add_argument(
-        "--rounds", type=int, help="rounds of every workload (default: 3 or 5, with --quick 2)"
-    )
+    parser.add_argument("--rounds", type=int, help="rounds of every workload (default: 3 or 5, with --quick 2)")
     parser.add_argument("--quick", action="store_true", help="fewer workloads, smaller sizes")
-    parser.add_argument(
-        "--dir", type=Path, default=Path("/var/tmp"), help="where to work: the disk to measure"
-    )
-    parser.add_argument(
-        "--results", type=Path, default=Path(__file__).with_name("results"), help="where to write"
-    )
+    parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where to work: the disk to measure")
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("results"), help="where to write")
     return parser
 
 
 def chosen(only: str, quick: bool) -> list[Workload]:
     patterns = only.split(",")
     return [
-        w
-        for w in ALL
-        if any(fnmatch.fnmatch(w.name, p) for p in patterns) and (w.quick or not quick or only != "*")
+        w for w in ALL if any(fnmatch.fnmatch(w.name, p) for p in patterns) and (w.quick or not quick or only != "*")
     ]
 
 
@@ -71,9 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         engines,
         quick=options.quick,
         rounds=options.rounds,
-        progress=lambda line: print(
-            f"{time.monotonic() - progress:6.0f} s  {line}", file=sys.stderr, flush=True
-        ),
+        progress=lambda line: print(f"{time.monotonic() - progress:6.0f} s  {line}", file=sys.stderr, flush=True),
     )
     try:
         results = runner.run(workloads)
@@ -87,10 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     results.save(folder / "results.json")
     (folder / "report.md").write_text(text)
     drawn = plots.draw(results, folder)
-    print(
-        f"written to {folder}"
-        + ("" if drawn else " (no plots: matplotlib is missing; pip install unionfs[bench])")
-    )
+    print(f"written to {folder}" + ("" if drawn else " (no plots: matplotlib is missing; pip install unionfs[bench])"))
     return 1 if results.failures else 0
 
 

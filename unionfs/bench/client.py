@@ -66,9 +66,7 @@ class Client:
         done = subprocess.run([compiler, "-O2", "-o", target, source], capture_output=True)
         return done.returncode == 0
 
-    def run(
-        self, operation: str, root: Path, names: Sequence[str], processes: int = 1, **options: int
-    ) -> Sample:
+    def run(self, operation: str, root: Path, names: Sequence[str], processes: int = 1, **options: int) -> Sample:
         """Does `operation` on every name below `root`, the names dealt out to `processes` clients.
 
         Raises Failed where a client dies or an operation failed other than by ENOENT.

@@ -101,9 +101,7 @@ class Context:
         requests, cpu = self.engine.requests(self.mount), daemon.cpu()
         value = measure()
         spent, rss = daemon.cpu() - cpu, daemon.rss()
-        counted = {
-            name: count - requests.get(name, 0) for name, count in self.engine.requests(self.mount).items()
-        }
+        counted = {name: count - requests.get(name, 0) for name, count in self.engine.requests(self.mount).items()}
         counted = {name: count for name, count in counted.items() if count}
         self.records.append(Record(metric, unit, value, spent, rss, counted, detail))
 

@@ -84,9 +84,7 @@ class Engine:
 
     def version(self) -> str:
         """What the version command says: the line that names the program, or else the first with a number."""
-        done = subprocess.run(
-            self.version_command, capture_output=True, text=True, env=self._env(), check=False
-        )
+        done = subprocess.run(self.version_command, capture_output=True, text=True, env=self._env(), check=False)
         lines = (done.stdout + done.stderr).splitlines()
         numbered = [line.strip() for line in lines if re.search(r"\d\.\d", line)]
         named = [line for line in numbered if self.name in line]
@@ -225,11 +223,7 @@ def _never(*_: object) -> list[str]:
     raise AssertionError("not mounted by a command")
 
 
-_HERE = {
-    "PYTHONPATH": os.pathsep.join(
-        filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
-    )
-}
+_HERE = {"PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))}
 _VERSION = (sys.executable, "-m", "unionfs", "--version")
 
 ENGINES = {

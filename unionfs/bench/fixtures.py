@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SEED = 20240
+
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000
 
 
 class Fixtures:
@@ -57,6 +60,23 @@ class Fixtures:
     def clear(self) -> None:
         self._made.clear()
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def spread(directory: Path) -> None:
+    """Has ext4 put every directory made here into a block group of its own (`chattr +T`).
+
+    For minutes after a file is removed ext4 steps over its inode, one by one, to find a free one: a turn that
+    creates files where the turn before removed 2,000 would take 20 times as long (370 µs a file instead of
+    20). Other file systems refuse the flag and do not need it.
+    """
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        flags = int.from_bytes(fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(8)), "little")
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, (flags | FS_TOPDIR_FL).to_bytes(8, "little"))
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def _flatten(stack: Stack) -> None:
@@ -193,9 +213,7 @@ def modules(count: int) -> Callable[[list[Path]], None]:
 
     def fill(layers: list[Path]) -> None:
         library = Path(os.__file__).parent
-        found = sorted(
-            p for p in library.rglob("*.py") if not {"test", "tests", "site-packages"} & set(p.parts)
-        )
+        found = sorted(p for p in library.rglob("*.py") if not {"test", "tests", "site-packages"} & set(p.parts))
         for i, source in enumerate(found[:count]):
             target = layers[i % len(layers)] / "lib" / f"part{i // 20}" / f"m{i}_{source.name}"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,9 +223,7 @@ def modules(count: int) -> Callable[[list[Path]], None]:
 
 
 def git(where: Path, *arguments: str) -> None:
-    subprocess.run(
-        ["git", *arguments], cwd=where, env=git_environment(), check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run(["git", *arguments], cwd=where, env=git_environment(), check=True, stdout=subprocess.DEVNULL)
 
 
 def commit(where: Path, message: str) -> None:

@@ -46,18 +46,14 @@ def draw(results: Results, folder: Path) -> list[str]:
         figure = make(results)
         if figure:
             for kind in ("svg", "png"):
-                figure.savefig(
-                    folder / f"{name}.{kind}", dpi=130, metadata={"Date": None} if kind == "svg" else None
-                )
+                figure.savefig(folder / f"{name}.{kind}", dpi=130, metadata={"Date": None} if kind == "svg" else None)
             drawn.append(name)
     return drawn
 
 
 def _ratios(results: Results) -> Figure | None:
     """Every timed metric of every engine as a multiple of kernel overlay's time."""
-    metrics = [
-        m for m in results.metrics() if (s := results.get(m, "kernel")) and s.unit in ("µs", "ms", "s")
-    ]
+    metrics = [m for m in results.metrics() if (s := results.get(m, "kernel")) and s.unit in ("µs", "ms", "s")]
     if not metrics:
         return None
     figure, axes = _figure(8.5, 1.2 + 0.2 * len(metrics))
@@ -93,9 +89,7 @@ def _readdir(results: Results) -> Figure | None:
     for axes, kind in zip(panels, ("readdir cold", "readdir warm"), strict=True):
         if not _curves(axes, results, f"{kind}, * entries", "entries", lambda count: count):
             return None
-        axes.set(
-            title=kind, xlabel="entries of the directory", ylabel="µs per entry", yscale="log", xscale="log"
-        )
+        axes.set(title=kind, xlabel="entries of the directory", ylabel="µs per entry", yscale="log", xscale="log")
     return figure
 
 
@@ -115,9 +109,7 @@ def _copyup(results: Results) -> Figure | None:
 
 def _data(results: Results) -> Figure | None:
     metrics = [
-        m
-        for m in results.metrics()
-        if any((s := results.get(m, e)) and s.unit == "MB/s" for e in results.engines())
+        m for m in results.metrics() if any((s := results.get(m, e)) and s.unit == "MB/s" for e in results.engines())
     ]
     if not metrics:
         return None
@@ -144,9 +136,7 @@ def _curves(axes: Axes, results: Results, pattern: str, noun: str, divide: objec
                   for size, m in sorted(found.items()) if results.get(m, engine)]  # fmt: skip
         if points:
             x, y = zip(*points, strict=True)
-            axes.plot(
-                x, y, label=engine, color=_colour(engine), marker=MARKERS.get(engine, "x"), markersize=4
-            )
+            axes.plot(x, y, label=engine, color=_colour(engine), marker=MARKERS.get(engine, "x"), markersize=4)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return True

@@ -31,9 +31,7 @@ def number(value: float) -> str:
 
 def width(text: str) -> int:
     """Columns that the text takes in a terminal."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
-    )
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -77,9 +75,7 @@ def targets(verdicts: Sequence[Verdict]) -> str:
     for v in verdicts:
         seen = f"{v.ratio.value:.2f} ({v.ratio.low:.2f}..{v.ratio.high:.2f})" if v.ratio else number(v.ours)
         reference = "" if v.reference is None else number(v.reference)
-        rows.append(
-            [v.metric, v.unit, number(v.ours), reference, v.target, seen, "met" if v.met else "MISSED"]
-        )
+        rows.append([v.metric, v.unit, number(v.ours), reference, v.target, seen, "met" if v.met else "MISSED"])
     met = sum(v.met for v in verdicts)
     heading = ["target", "unit", "ours", "reference", "wanted", "measured", f"{met}/{len(rows)}"]
     return table(heading, rows)
@@ -88,9 +84,7 @@ def targets(verdicts: Sequence[Verdict]) -> str:
 def daemons(results: Results) -> str:
     """CPU of each daemon per workload and its memory after it, for the engines that have a daemon."""
     engines = [
-        e
-        for e in results.engines()
-        if any(s.rss and max(s.rss) for (_, n), s in results.series.items() if n == e)
+        e for e in results.engines() if any(s.rss and max(s.rss) for (_, n), s in results.series.items() if n == e)
     ]
     rows = []
     for metric in results.metrics():
@@ -130,14 +124,11 @@ def summary(results: Results, verdicts: Sequence[Verdict]) -> str:
     """The whole report."""
     parts = [
         heading(results),
-        measurements(results)
-        + f"\n\nIn brackets: ratio to kernel overlay ({RATE}: more is better). ~ marks noise.",
+        measurements(results) + f"\n\nIn brackets: ratio to kernel overlay ({RATE}: more is better). ~ marks noise.",
         daemons(results),
         requests(results),
         targets(verdicts) if verdicts else "",
-        "\n".join(["failures:", *(f"- {failure}" for failure in results.failures)])
-        if results.failures
-        else "",
+        "\n".join(["failures:", *(f"- {failure}" for failure in results.failures)]) if results.failures else "",
         f"took {results.seconds / 60:.1f} minutes",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

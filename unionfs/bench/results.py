@@ -61,9 +61,7 @@ class Results:
 
     def add(self, engine: str, records: Iterable[Record]) -> None:
         for record in records:
-            series = self.series.setdefault(
-                (record.metric, engine), Series(record.metric, record.unit, engine)
-            )
+            series = self.series.setdefault((record.metric, engine), Series(record.metric, record.unit, engine))
             series.values.append(record.value)
             series.cpu.append(record.cpu)
             series.rss.append(record.rss)

@@ -4,7 +4,6 @@ alike.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from unionfs.bench import machine
 from unionfs.bench.client import Client, Failed
 from unionfs.bench.context import Context
 from unionfs.bench.engines import unmount
-from unionfs.bench.fixtures import Fixtures
+from unionfs.bench.fixtures import Fixtures, spread
 from unionfs.bench.results import Results
 from unionfs.bench.workloads.base import READ
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
     from unionfs.bench.engines import Engine, Stack
     from unionfs.bench.workloads.base import Workload
-
-FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000
 
 SLOW = 20.0
 """Seconds of a first round after which an engine that no target refers to is not asked again for the
@@ -51,7 +48,7 @@ class Runner:
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="unionfs-bench-", dir=directory))
-        _spread(self.base)
+        spread(self.base)
         self.turns = 0
         self.fixtures = Fixtures(self.base / "layers")
         self.client = Client(self.base)
@@ -132,23 +129,6 @@ class Runner:
         if not os.path.ismount(place / "mnt"):
             _remove(place)
         os.sync()  # what this turn wrote must not be written back during the next one
-
-
-def _spread(directory: Path) -> None:
-    """Has ext4 put every directory made here into a block group of its own (`chattr +T`).
-
-    For minutes after a file is removed ext4 steps over its inode, one by one, to find a free one: a turn that
-    creates files where the turn before removed 2,000 would take 20 times as long (370 µs a file instead of
-    20). Other file systems refuse the flag and do not need it.
-    """
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        flags = int.from_bytes(fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(8)), "little")
-        fcntl.ioctl(fd, FS_IOC_SETFLAGS, (flags | FS_TOPDIR_FL).to_bytes(8, "little"))
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
 
 
 def _remove(path: Path) -> None:

@@ -93,9 +93,7 @@ def _sample(root: Path) -> list[str]:
         os.path.relpath(os.path.join(place, name), root)
         for place, _, names in os.walk(root)
         for name in names
-        if os.path.isfile(path := os.path.join(place, name))
-        and not os.path.islink(path)
-        and path.isprintable()
+        if os.path.isfile(path := os.path.join(place, name)) and not os.path.islink(path) and path.isprintable()
     )
     found = sorted(islice(walk, 50 * SAMPLE))
     if not found:

@@ -56,9 +56,7 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(len(ordered), median, mad, quantile(ordered, 0.25), quantile(ordered, 0.75))
 
 
-def ratio(
-    ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.9, draws: int = 1000
-) -> Ratio:
+def ratio(ours: Sequence[float], theirs: Sequence[float], confidence: float = 0.9, draws: int = 1000) -> Ratio:
     """median(ours) / median(theirs) with a bootstrap interval, the same for the same numbers.
 
     With very few values the interval is too narrow rather than too wide: it can only be made of what was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from unionfs.bench.context import EVERYTHING, Context
@@ -25,6 +26,7 @@ def _stack(fixtures: Fixtures, quick: bool) -> Stack:
 def _data(ctx: Context) -> None:
     size, lower, upper = _size(ctx.quick), ctx.root / "big", ctx.root / "new"
     ctx.fio("sequential write", upper, "write", size, MIB)
+    os.sync()  # or the write-back goes on under the next measurements
     ctx.fio("sequential read, upper file", upper, "read", size, MIB)
     ctx.fio("random 4 KiB read, upper file", upper, "randread", size, 4096)
     ctx.fio("random 4 KiB write", upper, "randwrite", size, 4096)

@@ -69,7 +69,7 @@ def _parallel_stat(ctx: Context) -> None:
 
 
 def _create(ctx: Context) -> None:
-    # first all creation, then all removal: see runner._spread on ext4 and inodes freed a moment ago
+    # first all creation, then all removal: see fixtures.spread on ext4 and inodes freed a moment ago
     names, runs = flat_names(FILES), {"": 1} | {f", {n} processes": n for n in PROCESSES}
     for label, processes in runs.items():
         (ctx.root / f"new{processes}").mkdir()
@@ -101,9 +101,7 @@ def _readdir(ctx: Context) -> None:
     for size in _sizes(ctx.quick):
         ctx.fresh(DENTRIES)
         ctx.operations(f"readdir cold, {size:,} entries", "list", "", [f"n{size}"])
-        ctx.operations(
-            f"readdir warm, {size:,} entries", "list", "", [f"n{size}"], repeat=max(3, 5000 // size)
-        )
+        ctx.operations(f"readdir warm, {size:,} entries", "list", "", [f"n{size}"], repeat=max(3, 5000 // size))
 
 
 WORKLOADS = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from unionfs.bench.context import EVERYTHING, Context, drop_caches
+from unionfs.bench.context import EVERYTHING, Context, drop_caches, run_command
 from unionfs.bench.fixtures import Fixtures, listings, modules, nothing, repository, tarball, tree
 from unionfs.bench.workloads.base import CHANGE, CREATE, READ, Workload
 
@@ -83,6 +83,7 @@ def _lower_repository(fixtures: Fixtures, quick: bool) -> Stack:
 
 def _git(ctx: Context) -> None:
     repo = ctx.root / "repo"
+    run_command(["git", "status"], repo)  # the index learns the inode numbers and times of this engine
     ctx.fresh(EVERYTHING)
     ctx.command("git status cold", ["git", "status"], repo)
     ctx.command("git status", ["git", "status"], repo)

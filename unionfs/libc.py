@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from errno import EINTR
+from struct import Struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _int, _uint, _long, _ulong = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_ulong
@@ -74,12 +75,9 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -
             raise _fail(path)
 
 
-_MAX_HANDLE = 128
+_HANDLE_HEAD = Struct("Ii")  # struct file_handle: bytes, type, then the handle
+_HANDLE_TEMPLATE = _HANDLE_HEAD.pack(128, 0) + bytes(128)
 _name_to_handle_at = _function("name_to_handle_at", _int, _path, _pointer, _pointer, _int)
-
-
-class _FileHandle(ctypes.Structure):
-    _fields_ = [("bytes", _uint), ("type", _int), ("handle", ctypes.c_ubyte * _MAX_HANDLE)]
 
 
 def name_to_handle_at(dir_fd: int, name: bytes, flags: int = 0) -> tuple[int, bytes]:
@@ -87,11 +85,16 @@ def name_to_handle_at(dir_fd: int, name: bytes, flags: int = 0) -> tuple[int, by
 
     An empty name with AT_EMPTY_PATH means the descriptor itself.
     """
-    handle = _FileHandle(bytes=_MAX_HANDLE)
-    mount = _int()
-    if _name_to_handle_at(dir_fd, name, ctypes.byref(handle), ctypes.byref(mount), flags):
+    buffer = bytearray(_HANDLE_TEMPLATE)
+    mount = bytearray(4)
+    if _name_to_handle_at(dir_fd, name, _address(buffer), _address(mount), flags):
         raise _fail(name)
-    return handle.type, bytes(handle.handle[:handle.bytes])
+    size, kind = _HANDLE_HEAD.unpack_from(buffer)
+    return kind, bytes(buffer[8:8 + size])
+
+
+def _address(buffer: bytearray) -> ctypes.Array[ctypes.c_char]:
+    return (ctypes.c_char * len(buffer)).from_buffer(buffer)
 
 
 # --- attributes ----------------------------------------------------------------------------------------------------

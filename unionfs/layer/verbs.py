@@ -1,7 +1,8 @@
 """What can be done to one object of one layer.
 
-An object is named by (fd, name): a descriptor of its directory (O_PATH is enough) and one path component. An empty
-name means the object the descriptor itself stands for. A name is never followed if it is a symlink. All raise OSError.
+An object is named by (fd, name): a descriptor of its directory (O_PATH is enough) and one path component, which is
+never followed if it is a symlink. An empty name means the object that the descriptor itself stands for; None the same
+of a descriptor that is really open (not O_PATH), which is two to five times cheaper. All raise OSError.
 Xattrs go through /proc/self/fd: its link leads to exactly the opened directory, and the last name is not followed.
 """
 
@@ -20,14 +21,14 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def at(fd: int, name: bytes) -> bytes:
+def at(fd: int, name: bytes | None) -> bytes:
     """A path of the object; only its last component, if there is a name, may be a symlink."""
     return b"/proc/self/fd/%d/%b" % (fd, name) if name else b"/proc/self/fd/%d" % fd
 
 
 # --- looking -------------------------------------------------------------------------------------------------------
 
-def stat(fd: int, name: bytes) -> os.stat_result:
+def stat(fd: int, name: bytes | None) -> os.stat_result:
     return os.stat(name, dir_fd=fd, follow_symlinks=False) if name else os.stat(fd)
 
 
@@ -50,9 +51,9 @@ def birth_time(fd: int, name: bytes) -> tuple[int, int] | None:
     return libc.birth_time(fd, name, libc.AT_SYMLINK_NOFOLLOW | (0 if name else libc.AT_EMPTY_PATH))
 
 
-def handle(fd: int, name: bytes) -> tuple[int, bytes]:
+def handle(fd: int, name: bytes | None) -> tuple[int, bytes]:
     """File handle as (type, bytes), which names the inode for as long as it exists."""
-    return libc.name_to_handle_at(fd, name, 0 if name else libc.AT_EMPTY_PATH)
+    return libc.name_to_handle_at(fd, name or b"", 0 if name else libc.AT_EMPTY_PATH)
 
 
 # --- opening -------------------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def symlink(fd: int, name: bytes, target: bytes) -> None:
     os.symlink(target, name, dir_fd=fd)
 
 
-def link(fd: int, name: bytes, new_fd: int, new_name: bytes) -> None:
+def link(fd: int, name: bytes | None, new_fd: int, new_name: bytes) -> None:
     """EEXIST where the new name is taken; EMLINK where the inode has all the names it can have."""
     if name:
         os.link(name, new_name, src_dir_fd=fd, dst_dir_fd=new_fd, follow_symlinks=False)
@@ -123,8 +124,11 @@ def rename(fd: int, name: bytes, new_fd: int, new_name: bytes, flags: int = 0) -
 
 # --- attributes ----------------------------------------------------------------------------------------------------
 
-def chmod(fd: int, name: bytes, mode: int) -> None:
+def chmod(fd: int, name: bytes | None, mode: int) -> None:
     """Not for symlinks (EOPNOTSUPP)."""
+    if name is None:
+        os.chmod(fd, mode)
+        return
     if not name:
         os.chmod(at(fd, b""), mode)
         return
@@ -135,8 +139,10 @@ def chmod(fd: int, name: bytes, mode: int) -> None:
         os.close(held)
 
 
-def chown(fd: int, name: bytes, uid: int, gid: int) -> None:
-    if name:
+def chown(fd: int, name: bytes | None, uid: int, gid: int) -> None:
+    if name is None:
+        os.chown(fd, uid, gid)
+    elif name:
         os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
     else:
         os.chown(at(fd, b""), uid, gid)
@@ -150,6 +156,16 @@ def utimens(fd: int, name: bytes, times: tuple[int, int, int, int]) -> None:
         libc.utimensat(libc.AT_FDCWD, at(fd, b""), times, 0)
 
 
+def set_times(fd: int, name: bytes | None, st: os.stat_result) -> None:
+    """Access and modification time as in `st`. For an O_PATH descriptor of a directory name it b"." (cheaper)."""
+    if name is None:
+        os.utime(fd, ns=(st.st_atime_ns, st.st_mtime_ns))
+    elif name:
+        os.utime(name, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=fd, follow_symlinks=False)
+    else:
+        os.utime(at(fd, b""), ns=(st.st_atime_ns, st.st_mtime_ns))
+
+
 def truncate(fd: int, name: bytes, size: int) -> None:
     held = open_file(fd, name, os.O_WRONLY | os.O_NONBLOCK)
     try:
@@ -158,20 +174,21 @@ def truncate(fd: int, name: bytes, size: int) -> None:
         os.close(held)
 
 
-def getxattr(fd: int, name: bytes, key: bytes) -> bytes:
-    return os.getxattr(at(fd, name), key, follow_symlinks=not name)
+def getxattr(fd: int, name: bytes | None, key: bytes) -> bytes:
+    return os.getxattr(fd if name is None else at(fd, name), key, follow_symlinks=not name)
 
 
-def listxattr(fd: int, name: bytes) -> list[bytes]:
-    return [os.fsencode(key) for key in os.listxattr(at(fd, name), follow_symlinks=not name)]
+def listxattr(fd: int, name: bytes | None) -> list[bytes]:
+    found = os.listxattr(fd if name is None else at(fd, name), follow_symlinks=not name)
+    return [os.fsencode(key) for key in found] if found else []
 
 
-def setxattr(fd: int, name: bytes, key: bytes, value: bytes, flags: int = 0) -> None:
-    os.setxattr(at(fd, name), key, value, flags, follow_symlinks=not name)
+def setxattr(fd: int, name: bytes | None, key: bytes, value: bytes, flags: int = 0) -> None:
+    os.setxattr(fd if name is None else at(fd, name), key, value, flags, follow_symlinks=not name)
 
 
-def removexattr(fd: int, name: bytes, key: bytes) -> None:
-    os.removexattr(at(fd, name), key, follow_symlinks=not name)
+def removexattr(fd: int, name: bytes | None, key: bytes) -> None:
+    os.removexattr(fd if name is None else at(fd, name), key, follow_symlinks=not name)
 
 
 # --- data ----------------------------------------------------------------------------------------------------------

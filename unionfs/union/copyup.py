@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from errno import EINVAL, ENODATA, ENXIO, EOPNOTSUPP, EPERM, EXDEV
-from stat import S_IFDIR, S_IFLNK, S_IFREG, S_IMODE
+from stat import S_IFLNK, S_IFMT, S_IFREG, S_IMODE
 from threading import Condition
 
 from unionfs.layer import verbs
@@ -98,11 +98,12 @@ def _copy_dir(stack: Stack, directory: Dir) -> None:
     source = stack.part_fd(directory, directory.layer)
     name = stack.temp_name()
     verbs.mkdir(stack.work_fd, name, 0o700)
-    held = verbs.open_dir(stack.work_fd, name)
+    held = verbs.open_file(stack.work_fd, name, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _copy_attributes(stack, source, b"", held, b"", S_IFDIR)
-        _mark_origin(stack, directory, source, b"", held, b"", None)
-        _copy_times(source, b"", held, b"")
+        st = os.stat(source)
+        _copy_attributes(stack, source, b"", held, None, st)
+        _mark_origin(stack, directory, source, b"", held, None, 1)
+        verbs.set_times(held, None, st)
         put_quietly(stack, directory.parent, verbs.rename, stack.work_fd, name, directory.name)
     except BaseException:
         os.close(held)
@@ -124,7 +125,7 @@ def put_quietly(stack: Stack, directory: Dir, verb: Callable[[int, bytes, int, b
     target = stack.part_fd(directory, UPPER)
     before = os.stat(target)
     verb(fd, name, target, new_name)
-    verbs.utimens(target, b"", _times(before))
+    verbs.set_times(target, b".", before)
 
 
 # --- everything else -----------------------------------------------------------------------------------------------
@@ -163,8 +164,8 @@ def _complete(stack: Stack, node: Node, keep: int | None) -> int:
         copied = _copy_data(stack, node, target, keep)
         if copied and stack.config.sync and not stack.config.volatile:
             _unlocked(stack, verbs.sync, target)
-        verbs.utimens(target, b"", _times(st))
-        verbs.removexattr(target, b"", stack.marks.metacopy)
+        verbs.set_times(target, None, st)
+        verbs.removexattr(target, None, stack.marks.metacopy)
         node.data = HERE
         _swap_files(node, target)
     finally:
@@ -191,8 +192,8 @@ class _Made:
             self.fd = verbs.open_file(stack.work_fd, name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
             self.name = name
 
-    def place(self) -> tuple[int, bytes]:
-        return (self.fd, b"") if self.fd >= 0 else (self.stack.work_fd, self.name)
+    def place(self) -> tuple[int, bytes | None]:
+        return (self.fd, None) if self.fd >= 0 else (self.stack.work_fd, self.name)
 
     def put(self, _fd: int, _name: bytes, target: int, name: bytes) -> None:
         """Put it into place; from then on it belongs to the union."""
@@ -224,9 +225,9 @@ def _dress(stack: Stack, node: Node, made: _Made) -> bytes:
     """Give the new object the old one's attributes. Returns the origin mark it got, if any."""
     source = place(stack, node)
     st = verbs.stat(*source)
-    _copy_attributes(stack, *source, *made.place(), node.kind)
-    mark = _mark_origin(stack, node, *source, *made.place(), st) if node.linked else b""
-    _copy_times(*source, *made.place())
+    _copy_attributes(stack, *source, *made.place(), st)
+    mark = _mark_origin(stack, node, *source, *made.place(), st.st_nlink) if node.linked else b""
+    verbs.set_times(*made.place(), st)
     return mark
 
 
@@ -377,19 +378,19 @@ def _copy_plain(source: int, target: int, offset: int, length: int) -> int:
     return done
 
 
-def _copy_attributes(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes, kind: int) -> None:
+def _copy_attributes(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes | None,
+                     st: os.stat_result) -> None:
     """Owner, then mode (chown clears setuid), then xattrs (chown clears capabilities); overlay's own marks stay."""
-    st = verbs.stat(source, source_name)
     try:
         verbs.chown(fd, name, st.st_uid, st.st_gid)
     except PermissionError:
         pass  # an ordinary user cannot give files away: the copy is its own, as in the kernel
-    if kind != S_IFLNK:
+    if S_IFMT(st.st_mode) != S_IFLNK:
         verbs.chmod(fd, name, S_IMODE(st.st_mode))
     copy_xattrs(stack, source, source_name, fd, name)
 
 
-def copy_xattrs(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes) -> None:
+def copy_xattrs(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes | None) -> None:
     """All xattrs but overlay's marks (escaped ones included: they are the user's). What the upper refuses is left."""
     if not stack.abilities.xattr:
         return
@@ -415,21 +416,13 @@ def copy_xattrs(stack: Stack, source: int, source_name: bytes, fd: int, name: by
                 raise
 
 
-def _times(st: os.stat_result) -> tuple[int, int, int, int]:
-    return (*divmod(st.st_atime_ns, 10**9), *divmod(st.st_mtime_ns, 10**9))
-
-
-def _copy_times(source: int, source_name: bytes, fd: int, name: bytes) -> None:
-    verbs.utimens(fd, name, _times(verbs.stat(source, source_name)))
-
-
-def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: int, name: bytes,
-                 st: os.stat_result | None) -> bytes:
+def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: int, name: bytes | None,
+                 links: int) -> bytes:
     """Record which lower object this was, so that st_ino survives a remount; and in the parent that it holds such.
 
-    A file (st given) that had several names is another one from now on unless the index keeps them together.
+    A file that had several names (links) is another one from now on unless the index keeps them together.
     """
-    if not stack.abilities.xattr or (st is not None and st.st_nlink > 1 and stack.index is None):
+    if not stack.abilities.xattr or (links > 1 and stack.index is None):
         return b""
     mark = stack.origin_mark(source, source_name, node.layer)
     if mark is None:

@@ -74,7 +74,7 @@ class Index:
         base = verbs.stat(fd, node.name).st_nlink if value[:1] == b"U" else lower_links
         return max(base + difference, 0) if base else -1
 
-    def add(self, stack: Stack, fd: int, name: bytes, mark: bytes, links: int) -> bytes:
+    def add(self, stack: Stack, fd: int, name: bytes | None, mark: bytes, links: int) -> bytes:
         """Give a copied-up inode its name in the index and the mark of its link count. Returns that name."""
         entry = mark.hex().encode()
         real = verbs.stat(fd, name).st_nlink + 1

@@ -122,16 +122,16 @@ def test_what_podman_passes() -> None:
 def test_a_mount_point_is_resolved(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "link").symlink_to("m")
-    assert checks.mountpoint(os.fsencode(tmp_path / "link"), False) == os.fsencode(tmp_path.resolve() / "m")
+    assert checks.mountpoint(os.fsencode(tmp_path / "link")) == os.fsencode(tmp_path.resolve() / "m")
 
 
 def test_bad_mount_points(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name, message in [("missing", "no such directory; make it first"), ("file", "not a directory"),
-                          ("", "is not empty; empty it, or hide that with -o nonempty")]:  # fmt: skip
+    for name, message in [("missing", "no such directory; make it first"), ("file", "not a directory")]:
         with pytest.raises(CommandError, match=message):
-            checks.mountpoint(os.fsencode(tmp_path / name), False)
-    assert checks.mountpoint(os.fsencode(tmp_path), True) == os.fsencode(tmp_path.resolve())
+            checks.mountpoint(os.fsencode(tmp_path / name))
+    with pytest.raises(CommandError, match="is not empty; empty it, or hide that with -o nonempty"):
+        checks.empty(os.fsencode(tmp_path))
 
 
 # --- umount -------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ def changed(text: bytes) -> dict[str, object]:
         (b"timeout=1.5", {"timeout": 1.5}),
         (b"timeout=0", {"timeout": 0.0}),
         (b"max_write=131072", {"max_write": 131072}),
+        (b"passthrough=off,pacing=off", {"passthrough": False, "pacing": False}),
         (b"fsname=my\\,image", {"source": b"my,image"}),
         (b"private", {"private": True}),
         (b"nonempty,debug,foreground", {"nonempty": True, "debug": True, "foreground": True}),

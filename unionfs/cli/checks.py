@@ -10,17 +10,28 @@ from unionfs.cli.errors import CommandError, shown
 DEVICE = "/dev/fuse"
 
 
-def mountpoint(path: bytes, nonempty: bool) -> bytes:
+def mountpoint(path: bytes) -> bytes:
     """The absolute path, free of symlinks, of a directory that can be mounted on. Raises CommandError."""
     real = os.path.realpath(path)
+    _has_entries(real, path)
+    return real
+
+
+def empty(real: bytes) -> None:
+    """Raises CommandError where a mount would hide entries.
+
+    To be asked last: that a layer lies in the mount point is the better thing to say where both hold.
+    """
+    if _has_entries(real, real):
+        raise CommandError(f"mount point {shown(real)} is not empty; empty it, or hide that with -o nonempty")
+
+
+def _has_entries(real: bytes, path: bytes) -> bool:
     try:
         with os.scandir(real) as entries:
-            occupied = next(entries, None) is not None
+            return next(entries, None) is not None
     except OSError as error:
         raise CommandError(f"mount point {shown(path)}: {_reason(error, path)}") from None
-    if occupied and not nonempty:
-        raise CommandError(f"mount point {shown(path)} is not empty; empty it, or hide that with -o nonempty")
-    return real
 
 
 def _reason(error: OSError, path: bytes) -> str:

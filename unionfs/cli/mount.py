@@ -177,8 +177,7 @@ def carry_out(plan: Plan) -> None:
     from unionfs.cli.log import Log
 
     mount = plan.mount
-    mountpoint = checks.mountpoint(plan.mountpoint, mount.nonempty)
-    checks.device()
+    mountpoint = checks.mountpoint(plan.mountpoint)
     plan.config.mountpoint = mountpoint
     in_foreground = mount.foreground or (mount.debug and mount.log is None)
     log = Log.to_file(mount.log) if mount.log is not None else Log(2 if in_foreground else -1)

@@ -34,13 +34,17 @@ class MountOptions:
     allow_root   of the other users, only root may enter
     timeout      seconds for which the kernel may believe entries and attributes; None: for good
     max_write    largest write request in bytes; None: the largest that there is
+    passthrough  the kernel may use upper files directly
+    pacing       the request loop may spend processor time on shorter waits
     labels       SELinux options for mount(2), as `context=…`
     private      the mount does not propagate (MS_PRIVATE)
     nonempty     the mount point may have entries, which the mount hides
     """
 
-    __slots__ = ("allow_other", "allow_root", "debug", "flags", "foreground", "frontend", "labels", "log",
-                 "max_write", "nonempty", "private", "source", "timeout")
+    __slots__ = (
+        "allow_other", "allow_root", "debug", "flags", "foreground", "frontend", "labels", "log", "max_write",
+        "nonempty", "pacing", "passthrough", "private", "source", "timeout",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.source = b"unionfs"
@@ -49,6 +53,8 @@ class MountOptions:
         self.allow_root = False
         self.timeout: float | None = None
         self.max_write: int | None = None
+        self.passthrough = True
+        self.pacing = True
         self.labels: list[bytes] = []
         self.private = False
         self.nonempty = False
@@ -315,6 +321,8 @@ def _options() -> dict[bytes, tuple[int, Effect]]:
         b"allow_root": (_NONE, _mount("allow_root", _yes)),
         b"timeout": (_NEEDS, _mount("timeout", _seconds)),
         b"max_write": (_NEEDS, _mount("max_write", _number)),
+        b"passthrough": (_NEEDS, _mount("passthrough", _switch)),
+        b"pacing": (_NEEDS, _mount("pacing", _switch)),
         b"fsname": (_NEEDS, _mount("source", unescape)),
         b"subtype": (_NEEDS, _only("unionfs")),
         b"private": (_NONE, _mount("private", _yes)),

@@ -100,7 +100,7 @@ class Engine:
         self._run(command, stack.home)
         seconds = time.monotonic() - start
         if not os.path.ismount(root):
-            raise Failed(f"{self.name}: the command succeeded but nothing is mounted")
+            raise Failed("the command succeeded but nothing is mounted")
         return Mount(root, self, Daemon(serving(root)), seconds, place)
 
     def requests(self, mount: Mount) -> dict[str, int]:
@@ -112,7 +112,7 @@ class Engine:
         deadline = time.monotonic() + PATIENCE
         while mount.daemon.pids and any(_running(pid) for pid in mount.daemon.pids):
             if time.monotonic() > deadline:
-                raise Failed(f"{self.name}: the daemon outlived its mount")
+                raise Failed("the daemon outlived its mount")
             time.sleep(0.005)
 
     def _run(self, command: list[str], cwd: Path) -> None:
@@ -130,10 +130,10 @@ class Engine:
                     check=False,
                 ).returncode
             except subprocess.TimeoutExpired:
-                raise Failed(f"{self.name}: mount still running after {PATIENCE} s") from None
+                raise Failed(f"mount still running after {PATIENCE} s") from None
             log.seek(0)
             if code:
-                raise Failed(f"{self.name}: {log.read().decode(errors='replace').strip() or f'exit {code}'}")
+                raise Failed(_complaint(log.read().decode(errors="replace")) or f"mount: exit {code}")
 
     def _env(self) -> dict[str, str]:
         return {**os.environ, **self.environment}
@@ -154,6 +154,12 @@ class PlainEngine(Engine):
 
     def unmount(self, mount: Mount) -> None:
         """Nothing to do; the runner removes the place."""
+
+
+def _complaint(text: str) -> str:
+    """What a failed command said last, without mount's advice to look elsewhere."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "dmesg(1)" not in line]
+    return lines[-1] if lines else ""
 
 
 def _running(pid: int) -> bool:

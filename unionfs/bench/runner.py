@@ -47,7 +47,7 @@ class Runner:
         rounds: int | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="unionfs-bench-", dir=directory))
+        self.base = Path(tempfile.mkdtemp(prefix="unionfs-bench-", dir=directory.resolve()))
         spread(self.base)
         self.turns = 0
         self.fixtures = Fixtures(self.base / "layers")

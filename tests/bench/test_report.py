@@ -17,15 +17,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def results() -> Results:
-    made = Results(
-        machine={"kernel": "Linux"}, versions={"kernel": "6.18", "unionfs": "1"}, settings={"client": "c"}
-    )
+    made = Results(machine={"kernel": "Linux"}, versions={"kernel": "6.18", "unionfs": "1"}, settings={"client": "c"})
     for value in (10.0, 11.0, 12.0):
         made.add("kernel", [Record("stat cold, 2 layers", "µs", value, 0.0, 0)])
         requests = {"LOOKUP": 2000, "FORGET": 10}
-        made.add(
-            "unionfs", [Record("stat cold, 2 layers", "µs", 2 * value, 0.201, 20480, requests, {"p50": 1.0})]
-        )
+        made.add("unionfs", [Record("stat cold, 2 layers", "µs", 2 * value, 0.201, 20480, requests, {"p50": 1.0})])
     made.add("unionfs", [Record("mount", "ms", 120.0, 0.1, 20480)])
     made.failures.append("untar, unionfs: EIO")
     return made

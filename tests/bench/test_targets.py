@@ -18,9 +18,7 @@ def results(unit: str, **engines: list[float]) -> Results:
 
 @pytest.mark.parametrize(("ours", "met"), [(0.89, True), (0.9, True), (0.91, False)])
 def test_time_is_at_most_a_multiple(ours: float, met: bool) -> None:
-    seen = judge(
-        results("s", unionfs=[ours], fuse_overlayfs=[1.0]), targets=[Target("metric", "fuse-overlayfs", 0.9)]
-    )
+    seen = judge(results("s", unionfs=[ours], fuse_overlayfs=[1.0]), targets=[Target("metric", "fuse-overlayfs", 0.9)])
     assert [v.met for v in seen] == [met]
     assert seen[0].ratio
     assert seen[0].ratio.value == pytest.approx(ours)

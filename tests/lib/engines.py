@@ -124,7 +124,7 @@ class Mounted:
         self.daemon: Daemon | None = None
         os.mkdir(self.mnt)
         if engine == "plain":
-            merge(self.mnt, [*([upper] if upper else []), *lowers])
+            merge(self.mnt, [*([] if readonly else [upper or {}]), *lowers])
             return
         for path, layer in zip(self.lowers + self.data, [*lowers, *data], strict=True):
             build(path, layer)

@@ -36,6 +36,12 @@ class Entry:
         self.mode = type(self).mode if mode is None else mode
         self.uid, self.gid, self.mtime, self.xattrs = uid, gid, mtime, dict(xattrs or {})
 
+    def __repr__(self) -> str:
+        """As it could be written in a test; what is usual is left out."""
+        usual = {"mode": type(self).mode, "uid": 0, "gid": 0, "mtime": None, "xattrs": {}, "size": None, "opaque": False}
+        said = {key: value for key, value in vars(self).items() if value != usual.get(key, ...)}
+        return f"{type(self).__name__}({', '.join(f'{key}={_short(value)}' for key, value in said.items())})"
+
     def make(self, path: bytes) -> None:
         raise NotImplementedError
 
@@ -48,6 +54,12 @@ class Entry:
             os.setxattr(path, name, value, follow_symlinks=False)
         if self.mtime is not None:
             os.utime(path, ns=(self.mtime, self.mtime), follow_symlinks=False)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bytes) and len(value) > 40:
+        return f"{value[:6]!r} and so on, {len(value)} bytes"
+    return repr(value)
 
 
 class File(Entry):
@@ -168,6 +180,7 @@ def merge(root: str | bytes, layers: list[Layer]) -> None:
 
 
 def _lay_over(base: bytes, layer: Layer) -> None:
+    _reset_dir(base)
     opaque = [path for path, entry in entries(layer) if isinstance(entry, Dir) and entry.opaque]
     for path in opaque:
         _clear(base + b"/" + path)
@@ -200,6 +213,7 @@ def _reset_dir(path: bytes) -> None:
         os.mkdir(path)
     os.chown(path, 0, 0)
     os.chmod(path, Dir.mode)
+    os.utime(path)
     for name in os.listxattr(path):
         os.removexattr(path, name)
 

@@ -46,6 +46,16 @@ def test_attr(st: os.stat_result) -> None:
     assert finished(buf) == reply(FOREVER, b4(0), b4(0), attr(77, 2, st))
 
 
+def test_lifetimes() -> None:
+    body = reply(b8(0), b8(0), b8(1), b8(1), b4(5), b4(5), bytes(88))
+    assert finished(encode.entry_reply(1, 5)) == body
+    assert finished(encode.attr_reply(1, 5)) == reply(b8(1), b4(5), b4(0), bytes(88))
+    buf = bytearray(300)
+    end = encode.put_direntplus(buf, 0, b"name", 8, 3, 5, 77, 2, STATS[0], 1, 5)
+    assert bytes(buf[:40]) == b8(5) + b8(0) + b8(1) + b8(1) + b4(5) + b4(5)
+    assert end == 160
+
+
 def test_create() -> None:
     buf = encode.create_reply()
     encode.put_entry(buf, 5, 77, 1, STATS[0])

@@ -42,6 +42,15 @@ def test_without_max_pages_a_write_has_32_pages() -> None:
     assert agree().max_write == 256 * 4096
 
 
+@pytest.mark.parametrize(
+    ("asked", "got"), [(1, 4096), (4096, 4096), (70000, 65536 + 4096), (1 << 20, 1 << 20), (1 << 30, 1 << 20)]
+)
+def test_max_write_is_in_whole_pages(asked: int, got: int) -> None:
+    agreement = negotiate(7, 45, 0, EVERYTHING, WANTED, asked)
+    assert agreement is not None
+    assert agreement.max_write == got
+
+
 @pytest.mark.parametrize(("major", "minor"), [(7, 30), (7, 8), (6, 99), (0, 0)])
 def test_too_old(major: int, minor: int) -> None:
     with pytest.raises(WireError, match=f"speaks FUSE {major}.{minor}"):

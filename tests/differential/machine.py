@@ -1,0 +1,277 @@
+"""The same random operations on two mounts over equal layers: same results, same errno, same tree.
+
+At the end the stacks change hands: each upper is mounted by the other engine and has to show the same tree.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from typing import ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from tests.differential.side import ACLS, KERNEL_FAILS, Side
+from tests.differential.stacks import NAMES, stacks
+from tests.lib import acl, tree
+from tests.lib.engines import UNIONS, Mounted
+from tests.lib.layers import Layer
+
+PICK = st.integers(0, 10_000)
+CONTENT = st.sampled_from([b"x", b"hello", b"0123456789" * 7, b"y" * 5000])
+MODE = st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o2755, 0o000, 0o666, 0o777, 0o1777])
+
+
+class Machine(RuleBasedStateMachine):
+    """Compares the engines in `pair`; front end B has no renameat2 flags and no O_TMPFILE (`flags`)."""
+
+    pair: ClassVar[tuple[str, str]]
+    flags: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = tempfile.mkdtemp(prefix="unionfs-diff-", dir=os.environ.get("UNIONFS_TEST_DIR", "/var/tmp"))
+        os.chmod(self.base, 0o755)
+        self.sides: list[Side] = []
+        self.log: list[str] = []
+        self.failed = False
+
+    @initialize(stack=stacks())
+    def begin(self, stack: tuple[list[Layer], Layer | None]) -> None:
+        lowers, upper = stack
+        for i, engine in enumerate(self.pair):
+            self.sides.append(Side(Mounted(engine, f"{self.base}/{i}", lowers, upper=upper, stray_whiteouts=bool(upper))))
+        self.paths = self.known()
+        self.same_tree()
+
+    def teardown(self) -> None:
+        try:
+            if len(self.sides) == 2 and not self.failed:
+                self.end()
+        finally:
+            for side in self.sides:
+                side.close_all()
+                side.fs.close()
+            shutil.rmtree(self.base)
+
+    # -- the comparison -----------------------------------------------------------------------------------------
+
+    def both(self, name: str, *args: object) -> object:
+        """The operation on both; the reference's answer."""
+        self.log.append(f"{name}{args!r}")
+        one, two = (side.do(name, *args) for side in self.sides)
+        known = (name, str(two)) in KERNEL_FAILS
+        if one != two and not known:
+            self.fail(f"{name}{args!r}: {self.pair[0]} says {one!r}, {self.pair[1]} says {two!r}")
+        if known:
+            self.both("held_close", args[0])
+        return two
+
+    def change(self, name: str, *args: object) -> None:
+        self.both(name, *args)
+        self.paths = self.known()
+
+    def fail(self, what: str) -> None:
+        self.failed = True
+        raise AssertionError("\n".join([what, "after:", *self.log]))
+
+    def same_tree(self) -> None:
+        one, two = (side.tree() for side in self.sides)
+        if lines := tree.diff(one, two, names=" ".join(self.names())):
+            self.fail("\n".join(["the trees differ:", *lines]))
+
+    def names(self) -> list[str]:
+        return [f"{engine}-{i + 1}" for i, engine in enumerate(self.pair)]
+
+    def end(self) -> None:
+        self.same_tree()
+        for side in self.sides:
+            side.close_all()
+            shown = side.fs.tree()
+            if faults := tree.listing_faults(side.fs.mnt) if side.fs.engine != "overlay" else []:
+                self.fail("\n".join(faults))
+            side.fs.unmount()
+            if faults := side.fs.faults():
+                self.fail("\n".join([f"{side.fs.engine} left:", *faults]))
+            self.exchanged(side, shown)
+
+    def exchanged(self, side: Side, shown: tree.Snapshot) -> None:
+        """The stack of one engine, mounted by the other."""
+        other = self.pair[0] if side.fs.engine == self.pair[1] else self.pair[1]
+        side.fs.mount(engine=other)
+        lines = tree.diff(shown, side.fs.tree(), names=f"{side.fs.engine} {other}-on-its-upper")
+        side.fs.unmount()
+        if lines:
+            self.fail("\n".join(["after the exchange of uppers:", *lines]))
+
+    # -- choosing -------------------------------------------------------------------------------------------------
+
+    def known(self) -> list[str]:
+        """All paths on the reference's side."""
+        top = self.sides[-1].fs.mnt
+        found = [""]
+        for parent, directories, files in os.walk(top):
+            found += [os.path.relpath(f"{parent}/{name}", top) for name in directories + files]
+        return sorted(found)
+
+    def old(self, pick: int) -> str:
+        return self.paths[pick % len(self.paths)]
+
+    def new(self, pick: int) -> str:
+        """Mostly a name in a directory that exists; sometimes below a file or nothing."""
+        parent = self.old(pick // 7)
+        name = NAMES[pick % len(NAMES)]
+        return f"{parent}/{name}" if parent and parent.count("/") < 4 else name
+
+    # -- rules ------------------------------------------------------------------------------------------------------
+
+    @rule(at=PICK, flags=st.sampled_from([0, os.O_EXCL, os.O_TRUNC, os.O_APPEND]), mode=MODE, content=CONTENT)
+    def create(self, at: int, flags: int, mode: int, content: bytes) -> None:
+        path = self.new(at)
+        if self.both("stat", path) == "ENOENT" or flags & os.O_EXCL:
+            self.change("create", path, flags, mode, content)
+
+    @rule(at=PICK, mode=MODE)
+    def mkdir(self, at: int, mode: int) -> None:
+        self.change("mkdir", self.new(at), mode)
+
+    @rule(at=PICK, to=st.sampled_from(["a", "../b", "d/d", "/nowhere"]))
+    def symlink(self, at: int, to: str) -> None:
+        self.change("symlink", to, self.new(at))
+
+    @rule(at=PICK, kind=st.sampled_from([stat.S_IFIFO, stat.S_IFCHR, stat.S_IFSOCK, stat.S_IFREG]))
+    def mknod(self, at: int, kind: int) -> None:
+        self.change("mknod", self.new(at), kind)
+
+    @rule(old=PICK, new=PICK)
+    def link(self, old: int, new: int) -> None:
+        self.change("link", self.old(old), self.new(new))
+
+    @rule(at=PICK)
+    def unlink(self, at: int) -> None:
+        self.change("unlink", self.old(at))
+
+    @rule(at=PICK)
+    def rmdir(self, at: int) -> None:
+        self.change("rmdir", self.old(at))
+
+    @rule(at=PICK)
+    def empty_and_rmdir(self, at: int) -> None:
+        if self.old(at):
+            self.both("list_and_remove", self.old(at))
+            self.change("rmdir", self.old(at))
+
+    @rule(old=PICK, new=PICK, over=st.booleans(), flags=st.sampled_from([0, 0, 0, 1, 2, 2, 3]))
+    def rename(self, old: int, new: int, over: bool, flags: int) -> None:
+        target = self.old(new) if over or flags & 2 else self.new(new)
+        self.change("rename", self.old(old), target, flags if self.flags else 0)
+
+    @rule(at=PICK, mode=MODE)
+    def chmod(self, at: int, mode: int) -> None:
+        self.both("chmod", self.old(at), mode)
+
+    @rule(at=PICK, uid=st.sampled_from([-1, 0, 4001]), gid=st.sampled_from([-1, 0, 4100]))
+    def chown(self, at: int, uid: int, gid: int) -> None:
+        self.both("chown", self.old(at), uid, gid)
+
+    @rule(at=PICK, when=st.integers(0, 10**18))
+    def utime(self, at: int, when: int) -> None:
+        self.both("utime", self.old(at), when)
+
+    @rule(
+        at=PICK,
+        name=st.sampled_from(["user.a", "trusted.b", "trusted.overlay.opaque", "trusted.overlay.redirect"]),
+        value=st.sampled_from([b"", b"y", b"/a", b"v" * 300]),
+        flags=st.sampled_from([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE]),
+    )
+    def setxattr(self, at: int, name: str, value: bytes, flags: int) -> None:
+        self.both("setxattr", self.old(at), name, value, flags)
+
+    @rule(at=PICK, name=st.sampled_from(["user.a", "user.low", "trusted.overlay.opaque", acl.ACCESS]))
+    def removexattr(self, at: int, name: str) -> None:
+        self.both("removexattr", self.old(at), name)
+
+    @rule(at=PICK, kind=st.sampled_from([acl.ACCESS, acl.DEFAULT]), text=st.sampled_from(ACLS))
+    def set_acl(self, at: int, kind: str, text: str) -> None:
+        self.both("set_acl", self.old(at), kind, text)
+
+    @rule(at=PICK)
+    def look(self, at: int) -> None:
+        for what in ("stat", "read", "xattrs", "listdir"):
+            self.both(what, self.old(at))
+
+    @rule(at=PICK, offset=st.integers(0, 9000), content=CONTENT)
+    def write_at(self, at: int, offset: int, content: bytes) -> None:
+        self.both("write_at", self.old(at), offset, content)
+
+    @rule(at=PICK, offset=st.integers(0, 9000))
+    def mmap_write(self, at: int, offset: int) -> None:
+        self.both("mmap_write", self.old(at), offset)
+
+    @rule(at=PICK, size=st.integers(0, 9000))
+    def truncate(self, at: int, size: int) -> None:
+        self.both("truncate", self.old(at), size)
+
+    @rule(at=PICK, mode=st.sampled_from([0, 1, 3, 16]), offset=st.integers(0, 5000), length=st.integers(1, 5000))
+    def fallocate(self, at: int, mode: int, offset: int, length: int) -> None:
+        self.both("fallocate", self.old(at), mode, offset, length)
+
+    @rule(source=PICK, sink=PICK)
+    def copy_range(self, source: int, sink: int) -> None:
+        self.both("copy_range", self.old(source), self.old(sink))
+
+    @rule(at=PICK, groups=st.sampled_from([(), (4100,)]))
+    def user_writes(self, at: int, groups: tuple[int, ...]) -> None:
+        self.both("user_writes", self.old(at), groups)
+
+    @rule(at=PICK)
+    def list_and_remove(self, at: int) -> None:
+        if self.old(at):
+            self.change("list_and_remove", self.old(at))
+
+    @rule(at=PICK, flags=st.sampled_from([os.O_RDONLY, os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND]))
+    def hold(self, at: int, flags: int) -> None:
+        self.both("hold", self.old(at), flags)
+
+    @precondition(lambda self: self.flags)
+    @rule(at=PICK)
+    def hold_tmpfile(self, at: int) -> None:
+        self.both("hold_tmpfile", self.old(at))
+
+    @precondition(lambda self: self.sides and self.sides[0].held)
+    @rule(
+        which=PICK,
+        what=st.sampled_from(["stat", "read", "write", "truncate", "chmod", "reopen_write", "link", "close"]),
+        at=PICK,
+        content=CONTENT,
+        mode=MODE,
+    )
+    def held(self, which: int, what: str, at: int, content: bytes, mode: int) -> None:
+        arguments: dict[str, tuple[object, ...]] = {
+            "write": (at % 6000, content),
+            "truncate": (at % 6000,),
+            "chmod": (mode,),
+            "reopen_write": (content,),
+            "link": (self.new(at),),
+        }
+        self.change(f"held_{what}", which % len(self.sides[0].held), *arguments.get(what, ()))
+
+    @rule()
+    def remount(self) -> None:
+        self.log.append("remount")
+        for side in self.sides:
+            side.remount()
+        self.same_tree()
+
+    @rule()
+    def compare(self) -> None:
+        self.same_tree()
+
+
+def machine(one: str, two: str) -> type[Machine]:
+    flags = "fusepy" not in (one, two)
+    assert {one, two} <= set(UNIONS)
+    return type(f"{one.title()}And{two.title()}", (Machine,), {"pair": (one, two), "flags": flags})

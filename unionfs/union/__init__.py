@@ -15,6 +15,7 @@ from unionfs.union import data as _data
 from unionfs.union import lookup as _lookup
 from unionfs.union import remove as _remove
 from unionfs.union import rename as _rename
+from unionfs.union import settle as _settle
 from unionfs.union.attr import UTIME_NOW
 from unionfs.union.config import Config, ConfigError
 from unionfs.union.data import File
@@ -72,6 +73,7 @@ class Union(Stack):
     copy_file_range = _data.copy_file_range
     statfs = _data.statfs
     slow = _copyup.slow
+    settle = _settle.settle
 
 
 __all__ = ["UTIME_NOW", "Config", "ConfigError", "Dir", "File", "Node", "Union"]

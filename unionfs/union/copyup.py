@@ -17,6 +17,7 @@ from unionfs.layer import verbs
 from unionfs.union.lookup import find_data, place
 from unionfs.union.merge import DT_DIR, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE
 from unionfs.union.node import HERE, NOWHERE, UNKNOWN, UPPER, Dir, Node
+from unionfs.union.settle import defer, may_defer, settle_one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,17 +34,19 @@ _CHUNK = 64 << 20    # bytes that one copy_file_range call may move, so that a s
 _READ = 1 << 20
 
 
-def slow(stack: Stack, node: Node) -> bool:
-    """Whether copying the node up may take long, or must wait for a copy-up that runs."""
-    if node.busy:
+def slow(stack: Stack, node: Node, writing: bool = True) -> bool:
+    """Whether copying the node up may take long or must wait. writing: its data is going to change, too."""
+    if node.busy or node in stack.settling or (writing and node in stack.unsettled):
         return True
     if node.layer == UPPER or node.kind != S_IFREG:
         return False
-    return stack.config.sync or verbs.stat(*place(stack, node)).st_size > _SMALL
+    if _syncs(stack) and (writing or not may_defer(stack)):
+        return True
+    return verbs.stat(*place(stack, node)).st_size > _SMALL
 
 
-def copy_up(stack: Stack, node: Node, keep: int | None = None) -> None:
-    """Make the node one of the upper layer. Of a file's data only the first `keep` bytes are needed (None: all).
+def copy_up(stack: Stack, node: Node) -> None:
+    """Make the node one of the upper layer, for a change that leaves its data alone.
 
     Does nothing if it is there already. Raises EROFS, ENOSPC, EDQUOT, EIO and what else the layers say; then the
     union is as before and nothing is left behind.
@@ -56,20 +59,32 @@ def copy_up(stack: Stack, node: Node, keep: int | None = None) -> None:
     if node.is_dir:
         _copy_dir(stack, node)  # type: ignore[arg-type]
     else:
-        _run(stack, node, _copy_file, keep)
+        _run(stack, node, _copy_file, None, may_defer(stack))
 
 
 def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
-    """copy_up, and the data of a metacopy file too: from now on the node's bytes are its own."""
-    copy_up(stack, node, keep)
+    """copy_up for a change of the data: from now on the node's bytes are its own, and safe to change.
+
+    Of a lower file only the first `keep` bytes are needed (None: all).
+    """
+    while node.busy:
+        _wait(stack)
+    if node.layer != UPPER and not node.is_dir:
+        stack.require_writable()
+        _run(stack, node, _copy_file, keep, False)
+    else:
+        copy_up(stack, node)
+    if node in stack.unsettled or node in stack.settling:
+        settle_one(stack, node)
     if locate_data(stack, node) is not HERE:
-        _run(stack, node, _complete, keep)
+        _run(stack, node, _complete, keep, False)
 
 
-def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None], int], keep: int | None) -> None:
+def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None, bool], int], keep: int | None,
+         deferring: bool) -> None:
     node.busy = True
     try:
-        copied = work(stack, node, keep)
+        copied = work(stack, node, keep, deferring)
     finally:
         node.busy = False
         if stack.copied is not None:
@@ -88,6 +103,10 @@ def _wait(stack: Stack) -> None:
     if stack.copied is None:
         stack.copied = Condition(stack.lock)
     stack.copied.wait()
+
+
+def _syncs(stack: Stack) -> bool:
+    return stack.config.sync and not stack.config.volatile
 
 
 # --- directories ---------------------------------------------------------------------------------------------------
@@ -130,7 +149,7 @@ def put_quietly(stack: Stack, directory: Dir, verb: Callable[[int, bytes, int, b
 
 # --- everything else -----------------------------------------------------------------------------------------------
 
-def _copy_file(stack: Stack, node: Node, keep: int | None) -> int:
+def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool) -> int:
     if node.linked:
         copy_up(stack, node.parent)
     made = _Made(stack)
@@ -142,7 +161,10 @@ def _copy_file(stack: Stack, node: Node, keep: int | None) -> int:
         else:
             _make_special(stack, node, made)
         mark = _dress(stack, node, made)
-        if copied and stack.config.sync and not stack.config.volatile:
+        deferring = deferring and copied > 0 and _syncs(stack) and node.linked
+        if deferring:
+            verbs.setxattr(made.fd, None, stack.marks.metacopy, b"")
+        elif copied and _syncs(stack):
             _unlocked(stack, verbs.sync, made.fd)
         if node.linked:
             _put_in_place(stack, node, made, mark)
@@ -150,19 +172,22 @@ def _copy_file(stack: Stack, node: Node, keep: int | None) -> int:
             _keep_unnamed(stack, node, made)
         node.layer, node.data = UPPER, HERE
         _swap_files(node, made.fd)
+        if deferring:
+            defer(stack, node, made.fd)
+            made.fd = NOWHERE
     finally:
         made.discard()
     return copied
 
 
-def _complete(stack: Stack, node: Node, keep: int | None) -> int:
+def _complete(stack: Stack, node: Node, keep: int | None, _deferring: bool) -> int:
     """Bring the data of a metacopy file into it. Until the mark goes, the data below counts: a crash loses nothing."""
     fd, name = place(stack, node)
     st = verbs.stat(fd, name)
     target = verbs.open_file(fd, name, os.O_RDWR | os.O_NONBLOCK)
     try:
         copied = _copy_data(stack, node, target, keep)
-        if copied and stack.config.sync and not stack.config.volatile:
+        if copied and _syncs(stack):
             _unlocked(stack, verbs.sync, target)
         verbs.set_times(target, None, st)
         verbs.removexattr(target, None, stack.marks.metacopy)

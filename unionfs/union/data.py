@@ -11,6 +11,7 @@ from unionfs.layer import verbs
 from unionfs.union.copyup import open_data, own_data
 from unionfs.union.lookup import place
 from unionfs.union.node import NOWHERE, UPPER, Dir, Node
+from unionfs.union.settle import settle, settle_one
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def fsync(stack: Stack, what: File | Node, datasync: bool) -> None:
     node = what.node if isinstance(what, File) else what
     if node.layer != UPPER or not stack.config.sync or stack.config.volatile:
         return
+    settle_one(stack, node)
     fd = os.dup(what.fileno()) if isinstance(what, File) else _open_for_sync(stack, node)
     stack.lock.release()
     try:
@@ -118,6 +120,7 @@ def syncfs(stack: Stack) -> None:
     """Everything of the upper's file system to disk, with the lock released meanwhile."""
     if stack.readonly or not stack.config.sync or stack.config.volatile:
         return
+    settle(stack)
     fd = os.open(verbs.at(stack.layers[UPPER].fd, b""), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.lock.release()
     try:

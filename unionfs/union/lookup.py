@@ -228,9 +228,10 @@ def find_data(stack: Stack, node: Node) -> tuple[int, bytes] | None:
     A metacopy file has them in the next lower layer that has the name, or the path its redirect gives, as a file
     that is no metacopy. Raises EIO where they are nowhere: the stack is broken, and zeros would be a lie.
     """
+    if node.layer >= stack.deepest:
+        return None  # nothing below it could hold the data
     fd, name = place(stack, node)
-    found = marks.present(fd, name, stack.marks.prefix)
-    if stack.marks.metacopy not in found:
+    if stack.marks.metacopy not in marks.present(fd, name, stack.marks.prefix):
         return None
     layer, trail = node.layer, _Trail(node.parent, node.name)
     redirect = marks.read(fd, name, stack.marks.redirect)

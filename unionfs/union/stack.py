@@ -10,7 +10,7 @@ from errno import EROFS, ESTALE
 
 from unionfs import libc
 from unionfs.layer import verbs
-from unionfs.union import checks, marks
+from unionfs.union import checks, marks, settle
 from unionfs.union.index import Index
 from unionfs.union.marks import Marks
 from unionfs.union.node import UPPER, Dir, Node
@@ -30,7 +30,7 @@ class Stack:
     """State shared by the union's modules. Everything here is touched only with `lock` held.
 
     layers      by index: 0 the upper (if any), 1… the lowers from the top, then the data-only ones
-    bottom      index of the last lower that takes part in merging
+    bottom      index of the last lower that takes part in merging; deepest: of the last, data-only ones included
     hard_links  shown inode number → node, for files with several names
     """
 
@@ -48,6 +48,9 @@ class Stack:
         self._parts: deque[tuple[Dir, int]] = deque()
         self._listed: deque[Dir] = deque()
         self._listed_names = 0
+        self.defer_sync = False  # set by a front end that calls settle() from a thread of its own
+        self.unsettled: dict[Node, int] = {}
+        self.settling: dict[Node, int] = {}
         self.work_fd = -1
         self.index: Index | None = None
         self.umask = -1
@@ -66,7 +69,7 @@ class Stack:
         checks.check_options(config)
         for index, path in enumerate(config.lower + config.data, 1):
             self.layers[index] = checks.open_layer(path, index, "lowerdir")
-        self.bottom = len(config.lower)
+        self.bottom, self.deepest = len(config.lower), len(config.lower) + len(config.data)
         if config.upper is not None:
             self.layers[UPPER] = checks.open_layer(config.upper, UPPER, "upperdir")
         checks.check_overlaps(self.layers, config)
@@ -123,6 +126,9 @@ class Stack:
 
     def close(self) -> None:
         """Let go of everything. The upper and work can be used by another mount from now on."""
+        if self.unsettled:
+            with self.lock:
+                settle.settle(self)
         while self._parts:
             directory, layer = self._parts.popleft()
             fd = directory.fds.pop(layer, -1)

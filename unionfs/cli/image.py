@@ -9,7 +9,11 @@ from unionfs.cli.errors import CommandError, UsageError, shown
 # name → (module, arguments, one line for the overview); the function in the module has the name with _ for -
 ACTIONS = {
     "load": ("image_transfer", "FILE|DIR|-", "bring in what docker save, skopeo, buildah, umoci wrote"),
-    "save": ("image_transfer", "NAME… -o FILE|DIR", "write an OCI layout, an OCI archive or a docker-archive"),
+    "save": (
+        "image_transfer",
+        "NAME… -o FILE|DIR",
+        "write an OCI layout, an OCI archive or a docker-archive",
+    ),
     "pull": ("image_transfer", "NAME", "fetch an image from a registry"),
     "push": ("image_transfer", "NAME [TARGET]", "send an image to a registry"),
     "ls": ("image_show", "[NAME]", "the images of the store, with sizes shared and own"),

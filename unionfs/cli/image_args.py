@@ -19,7 +19,12 @@ class Arguments:
     """Parsed arguments: positionals as text, the last value of each flag."""
 
     def __init__(
-        self, argv: list[bytes], flags: dict[bytes, tuple[str, bool]], least: int, most: int | None, usage: str
+        self,
+        argv: list[bytes],
+        flags: dict[bytes, tuple[str, bool]],
+        least: int,
+        most: int | None,
+        usage: str,
     ) -> None:
         found, words = parse(argv, {**_STORE, **flags})
         if len(words) < least or (most is not None and len(words) > most):

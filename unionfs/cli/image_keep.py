@@ -56,5 +56,7 @@ def gc(argv: list[bytes]) -> int:
     with Arguments(argv, {}, 0, 0, "gc").store() as store:
         freed = collector.collect(store)
         assert freed is not None
-        print(f"{freed.layers} layers, {freed.blobs} blobs, {freed.leftovers} leftovers: {size(freed.bytes)} freed")
+        print(
+            f"{freed.layers} layers, {freed.blobs} blobs, {freed.leftovers} leftovers: {size(freed.bytes)} freed"
+        )
     return 0

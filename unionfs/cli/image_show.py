@@ -15,7 +15,7 @@ _WIDE = {b"--no-trunc": ("wide", False)}
 def ls(argv: list[bytes]) -> int:
     """Name, ID, age, size of each image, and how much of the size no other image shares.
 
-      --json, --no-trunc, --store DIR
+    --json, --no-trunc, --store DIR
     """
     from unionfs.image.describe import ago, parse_time, short
     from unionfs.image.usage import usage
@@ -51,7 +51,7 @@ def inspect(argv: list[bytes]) -> int:
 def history(argv: list[bytes]) -> int:
     """Shows the steps that made an image, the last one first, as docker history does. Steps without a layer have 0B.
 
-      --json, --no-trunc, --store DIR
+    --json, --no-trunc, --store DIR
     """
     from unionfs.image import describe
     from unionfs.image.find import find
@@ -66,7 +66,9 @@ def history(argv: list[bytes]) -> int:
         steps = describe.history(image)
     rows = [["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]]
     for index, step in enumerate(steps):
-        image_id = "<missing>" if index else image.config_digest if wide else describe.short(image.config_digest)
+        image_id = (
+            "<missing>" if index else image.config_digest if wide else describe.short(image.config_digest)
+        )
         by = step.created_by.replace("\t", " ")
         by = by if wide or len(by) <= 45 else by[:44] + "…"
         rows.append([image_id, describe.ago(time.time() - step.created), by, size(step.size), step.comment])
@@ -100,7 +102,9 @@ def layers(argv: list[bytes]) -> int:
              "created_by": made_by.get(index, ""), **merged.facts[index].as_json()}
             for index, layer in enumerate(found)
         ]  # fmt: skip
-        print(json.dumps({"layers": rows, "size": total, "wasted": wasted, "efficiency": efficiency}, indent=1))
+        print(
+            json.dumps({"layers": rows, "size": total, "wasted": wasted, "efficiency": efficiency}, indent=1)
+        )
         return 0
     lines = [["LAYER", "DIGEST", "SIZE", "ADDED", "CHANGED", "REMOVED", "WASTED", "CREATED BY"]]
     for index, layer in enumerate(found):
@@ -118,7 +122,7 @@ def layers(argv: list[bytes]) -> int:
 def diff(argv: list[bytes]) -> int:
     """Compares the trees of two images as a mount would show them: A added, C changed (and what about it), D removed.
 
-      --json, --store DIR
+    --json, --store DIR
     """
     from unionfs.image.compare import Side, changes
     from unionfs.image.find import find
@@ -137,7 +141,9 @@ def diff(argv: list[bytes]) -> int:
         print(json.dumps([{"kind": c.kind, "path": shown(c.path), "what": c.what} for c in found], indent=1))
         return 0
     for change in found:
-        print(f"{change.kind} {shown(change.path)}" + (f"  ({', '.join(change.what)})" if change.what else ""))
+        print(
+            f"{change.kind} {shown(change.path)}" + (f"  ({', '.join(change.what)})" if change.what else "")
+        )
     return 0
 
 

@@ -41,7 +41,13 @@ class Version:
     __slots__ = ("above", "layer", "opaque", "stat", "visible", "whiteout")
 
     def __init__(
-        self, layer: int, st: os.stat_result, *, whiteout: bool = False, opaque: bool = False, above: bytes = b""
+        self,
+        layer: int,
+        st: os.stat_result,
+        *,
+        whiteout: bool = False,
+        opaque: bool = False,
+        above: bytes = b"",
     ) -> None:
         self.layer = layer
         """Index into the chain's roots: 0 is the top."""
@@ -83,7 +89,7 @@ class Chain:
         Between them stand the parents that hide what lies below: whiteouts, opaque directories, files.
         """
         found: list[Version] = []
-        merging = True      # layers from here on still add to what is shown
+        merging = True  # layers from here on still add to what is shown
         shown = False
         for index, root in enumerate(self.roots):
             version, cover = self._in_layer(index, root, path)
@@ -117,7 +123,7 @@ class Chain:
                 if depth == len(names) - 1 or version is None:
                     return version, cover
                 if not stat.S_ISDIR(version.stat.st_mode):
-                    version.above = b"/".join(names[:depth + 1])
+                    version.above = b"/".join(names[: depth + 1])
                     return None, version
                 step = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
                 os.close(fd)

@@ -69,7 +69,7 @@ def changes(old: Side, new: Side) -> Iterator[Change]:
 
 def _differences(old: Side, new: Side, path: bytes, before: Object, after: Object) -> tuple[str, ...]:
     if old.paths[before.layer] == new.paths[after.layer]:
-        return ()       # the very same object
+        return ()  # the very same object
     if stat.S_IFMT(before.mode) != stat.S_IFMT(after.mode):
         return ("type",)
     what = [
@@ -82,7 +82,9 @@ def _differences(old: Side, new: Side, path: bytes, before: Object, after: Objec
         )
         if differs
     ]
-    if before.children is None and not _same_content(old.parent(path, before.layer), new.parent(path, after.layer)):
+    if before.children is None and not _same_content(
+        old.parent(path, before.layer), new.parent(path, after.layer)
+    ):
         what.append("content")
     return tuple(what)
 

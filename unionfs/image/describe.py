@@ -133,7 +133,7 @@ def parse_time(text: str) -> int:
     """RFC 3339 → whole seconds since the epoch (Docker's zero time is far before it)."""
     try:
         main = text.partition(".")[0].removesuffix("Z")
-        zone = text[len(main):].lstrip(".0123456789") or "Z"
+        zone = text[len(main) :].lstrip(".0123456789") or "Z"
         return int(datetime.fromisoformat(main + ("+00:00" if zone == "Z" else zone)).timestamp())
     except ValueError:
         return 0
@@ -159,7 +159,12 @@ def ago(seconds: float) -> str:
         return f"{minutes} minutes ago"
     if hours == 1:
         return "About an hour ago"
-    for unit, length, limit in (("hours", 1, 48), ("days", 24, 336), ("weeks", 168, 1440), ("months", 720, 17520)):
+    for unit, length, limit in (
+        ("hours", 1, 48),
+        ("days", 24, 336),
+        ("weeks", 168, 1440),
+        ("months", 720, 17520),
+    ):
         if hours < limit:
             return f"{hours // length} {unit} ago"
     return f"{int(seconds / 3600) // 8760} years ago"

@@ -44,7 +44,9 @@ class Object:
             if at != path:
                 yield at, here
             if here.children:
-                pending += [(at + b"/" + name, here.children[name]) for name in sorted(here.children, reverse=True)]
+                pending += [
+                    (at + b"/" + name, here.children[name]) for name in sorted(here.children, reverse=True)
+                ]
 
     def find(self, path: bytes) -> Object | None:
         """The object at a path below this one, symlinks not followed."""
@@ -123,8 +125,9 @@ class Merged:
                 inner.append((name, self._merge_directory(children, name, below, new)))
         return inner
 
-    def _merge_directory(self, children: dict[bytes, Object], name: bytes, below: Object | None,
-                         new: Object) -> Object:
+    def _merge_directory(
+        self, children: dict[bytes, Object], name: bytes, below: Object | None, new: Object
+    ) -> Object:
         if below is not None and below.children is not None:
             self._copy_attributes(below, new)
             return below
@@ -133,8 +136,14 @@ class Merged:
         children[name] = new
         return new
 
-    def _file(self, children: dict[bytes, Object], name: bytes, below: Object | None, new: Object,
-              st: os.stat_result) -> None:
+    def _file(
+        self,
+        children: dict[bytes, Object],
+        name: bytes,
+        below: Object | None,
+        new: Object,
+        st: os.stat_result,
+    ) -> None:
         facts = self.facts[new.layer]
         if below is None:
             facts.added += 1
@@ -142,7 +151,7 @@ class Merged:
             facts.changed += 1
             self._hide(below, new.layer, count=below.children is not None)
         if st.st_ino in self._inodes:
-            new.size = 0        # another name of a file counted already
+            new.size = 0  # another name of a file counted already
         elif new.linked:
             self._inodes.add(st.st_ino)
         facts.size += new.size

@@ -18,7 +18,9 @@ class Usage:
 
     __slots__ = ("digests", "image", "own", "shared", "size", "tags")
 
-    def __init__(self, image: Image, names: list[str], sizes: dict[str, int], users: dict[str, set[str]]) -> None:
+    def __init__(
+        self, image: Image, names: list[str], sizes: dict[str, int], users: dict[str, set[str]]
+    ) -> None:
         self.image = image
         self.tags = [name for name in names if "@" not in name]
         self.digests = [name for name in names if "@" in name]
@@ -53,4 +55,4 @@ def _size(store: Store, chain_id: str) -> int:
     try:
         return store.layer(chain_id).size
     except NotFound:
-        return 0        # removed by hand: `ls` still has to work
+        return 0  # removed by hand: `ls` still has to work

@@ -51,6 +51,9 @@ def run(argv: list[bytes]) -> int:
         failed = CommandError(str(error))
         failed.exit_code = error.code
         raise failed from error
+    except BrokenPipeError:     # `unionfs image ls | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except OSError as error:
         where = f"{shown(os.fsencode(error.filename))}: " if error.filename else ""
         raise CommandError(where + (error.strerror or str(error))) from error

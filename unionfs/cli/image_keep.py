@@ -37,8 +37,7 @@ def rm(argv: list[bytes]) -> int:
             if name in names:
                 store.untag(name)
                 print(f"Untagged: {name}")
-                names.remove(name)
-                if names:
+                if any("@" not in other for other in names if other != name):
                     continue
             store.drop_image(image.digest)
             print(f"Deleted: {image.config_digest}")

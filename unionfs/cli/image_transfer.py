@@ -12,6 +12,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from unionfs.image.reference import Reference
+    from unionfs.image.registry import Repository
+
 
 def load(argv: list[bytes]) -> int:
     """Reads a docker-archive (docker save), an OCI layout directory or an OCI archive, compressed or not; "-" is
@@ -82,3 +85,89 @@ def whole_file(path: str) -> Iterator[int]:
         raise
     finally:
         os.close(fd)
+
+
+_REGISTRY = {
+    b"--plain-http": ("plain", False), b"--username": ("username", True), b"--ca": ("ca", True),
+    b"--password-stdin": ("password", False), b"--no-tls-verify": ("unverified", False),
+}  # fmt: skip
+
+
+def pull(argv: list[bytes]) -> int:
+    """Fetches an image, [HOST[:PORT]/]PATH[:TAG][@DIGEST], from its registry. What the store has is not fetched
+    again, an interrupted pull goes on where it stopped, every digest is verified. Logins of docker and podman are used.
+
+      --platform OS/ARCH[/VARIANT]   which variant of a multi-platform image
+      --username USER --password-stdin
+      --ca FILE           trust this certificate authority as well
+      --no-tls-verify     encrypt, but do not ask who is at the other end
+      --plain-http        no encryption (a registry on this machine may do without by itself)
+      --store DIR
+    """
+    from unionfs.cli.image_progress import Bars
+    from unionfs.image import reference
+    from unionfs.image.transfer import pull as fetch
+
+    arguments = Arguments(argv, {**_REGISTRY, b"--platform": ("platform", True)}, 1, 1, "pull NAME")
+    wanted = reference.parse(arguments.words[0])
+    bars = Bars()
+    with arguments.store() as store:
+        try:
+            platform = arguments.get("platform")
+            image = fetch(
+                store, _repository(arguments, wanted), wanted, bars, platform=platform, report=bars.say
+            )
+        finally:
+            bars.close()
+    print(f"{wanted.familiar}: {image.config_digest}")
+    return 0
+
+
+def push(argv: list[bytes]) -> int:
+    """Sends an image to the registry that its name, or TARGET, says. Blobs that are there are not sent again. Prints
+    the digest it has there.
+
+      --as-is             do not compress layers that came in uncompressed
+      --username, --password-stdin, --ca, --no-tls-verify, --plain-http, --store   as for pull
+    """
+    from unionfs.cli.image_progress import Bars
+    from unionfs.image import reference
+    from unionfs.image.find import find
+    from unionfs.image.transfer import push as send
+
+    arguments = Arguments(argv, {**_REGISTRY, b"--as-is": ("as-is", False)}, 1, 2, "push NAME [TARGET]")
+    target = reference.parse(arguments.words[-1])
+    bars = Bars()
+    with arguments.store() as store:
+        image = find(store, arguments.words[0])
+        repository = _repository(arguments, target)
+        try:
+            digest = send(store, image, repository, target.tag, bars, compress=not arguments.has("as-is"))
+        finally:
+            bars.close()
+    print(f"{target.familiar}: {digest}")
+    return 0
+
+
+def _repository(arguments: Arguments, target: Reference) -> Repository:
+    """The registry's side, with the login that the arguments or the login files give."""
+    import ssl
+    import sys
+
+    from unionfs.image.credentials import Credentials, stored
+    from unionfs.image.registry import Repository
+
+    credentials = None
+    if arguments.has("username"):
+        if not arguments.has("password"):
+            raise UsageError("--username needs --password-stdin: passwords do not belong on a command line")
+        credentials = Credentials(arguments.get("username"), sys.stdin.readline().rstrip("\r\n"))
+    context = None
+    if arguments.has("ca") or arguments.has("unverified"):
+        context = ssl.create_default_context(cafile=arguments.get("ca") or None)
+    if context is not None and arguments.has("unverified"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return Repository(
+        target, plain=arguments.has("plain"), credentials=credentials or stored(target.host), context=context
+    )

@@ -27,7 +27,7 @@ MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 class LayerBlob:
     """One layer of an incoming image."""
 
-    __slots__ = ("digest", "open", "size")
+    __slots__ = ("digest", "open", "ready", "size")
 
     def __init__(self, digest: str, size: int, opened: Callable[[], Read]) -> None:
         self.digest = digest
@@ -35,6 +35,8 @@ class LayerBlob:
         self.size = size
         self.open = opened
         """A reader from the first byte on. It is closed by being dropped."""
+        self.ready: Callable[[], object] | None = None
+        """Where set: to be called first; waits until the blob is in the store."""
 
 
 class Incoming:

@@ -41,6 +41,8 @@ def load(store: Store, image: Incoming, *, limits: Limits | None = None, report:
     for index, (blob, chain_id) in enumerate(zip(image.layers, ids, strict=True)):
         label = f"layer {index + 1}/{len(ids)} {image.diff_ids[index][7:19]}"
         try:
+            if blob.ready is not None:
+                blob.ready()
             if store.has_layer(chain_id):
                 _keep_blob(store, blob, chain_id, image.diff_ids[index])
                 report(f"{label}: already here")

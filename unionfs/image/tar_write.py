@@ -114,12 +114,8 @@ def _pax(entry: Entry) -> dict[bytes, bytes]:
 
 def _decimal_time(nanoseconds: int) -> bytes:
     seconds, fraction = divmod(abs(nanoseconds), 1_000_000_000)
-    text = b"%d.%09d" % (seconds, fraction) if fraction else b"%d" % seconds
-    return (
-        (b"-" if nanoseconds < 0 else b"") + text.rstrip(b"0")
-        if fraction
-        else (b"-" if nanoseconds < 0 else b"") + text
-    )
+    sign = b"-" if nanoseconds < 0 else b""
+    return sign + (b"%d.%09d" % (seconds, fraction)).rstrip(b"0").rstrip(b".")
 
 
 def _record(key: bytes, value: bytes) -> bytes:

@@ -52,7 +52,7 @@ def refuse_all(fs: Mounted) -> None:
             if e.errno != errno.EROFS:
                 wrong.append(f"{what}: {e}")
     assert wrong == []
-    assert tree.diff(before, fs.tree()) == []
+    tree.assert_same(before, fs.tree())
 
 
 def test_without_upper(mount: Mount) -> None:

@@ -24,7 +24,7 @@ def settled(fs: Mounted) -> tree.Snapshot:
     """The tree, after making sure that a remount shows the same one."""
     before = fs.tree()
     fs.remount()
-    assert tree.diff(before, fs.tree(), names="before-remount after-remount") == []
+    tree.assert_same(before, fs.tree(), names="before-remount after-remount")
     assert tree.listing_faults(fs.mnt) == []
     return before
 

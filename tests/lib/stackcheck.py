@@ -7,11 +7,14 @@ Looks only at the disk, by the format that the kernel's overlayfs reads; it shar
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
 import struct
 from collections.abc import Iterator, Sequence
+
+from tests.lib import kernel
 
 WH = b".wh."
 _FH = struct.Struct("<BBBBB16s")
@@ -85,17 +88,16 @@ def check(
     """The faults found. form: the whiteouts that the mount writes; stray_whiteouts: RENAME_WHITEOUT makes some."""
     top = os.fsencode(upper)
     stack = Stack([top, *(os.fsencode(lower) for lower in lowers)], space)
-    inodes = {ino for lower in stack.layers[1:] for ino in _inodes(lower)}
-    checker = _Checker(stack, inodes, form, stray_whiteouts)
+    checker = _Checker(stack, form, stray_whiteouts)
     checker.directory(top, [(i, layer) for i, layer in enumerate(stack.layers) if i])
     return checker.faults + _work_faults(os.fsencode(work))
 
 
-def _inodes(top: bytes) -> Iterator[int]:
-    yield os.lstat(top).st_ino
+def _handles(top: bytes) -> Iterator[bytes | None]:
+    yield kernel.file_handle(top)
     for parent, dirs, files in os.walk(top):
         for name in dirs + files:
-            yield os.lstat(parent + b"/" + name).st_ino
+            yield kernel.file_handle(parent + b"/" + name)
 
 
 def _is_dir(path: bytes) -> bool:
@@ -103,9 +105,14 @@ def _is_dir(path: bytes) -> bool:
 
 
 class _Checker:
-    def __init__(self, stack: Stack, inodes: set[int], form: str, stray_whiteouts: bool) -> None:
-        self.stack, self.inodes, self.form, self.stray = stack, inodes, form, stray_whiteouts
+    def __init__(self, stack: Stack, form: str, stray_whiteouts: bool) -> None:
+        self.stack, self.form, self.stray = stack, form, stray_whiteouts
         self.faults: list[str] = []
+
+    @functools.cached_property
+    def handles(self) -> set[bytes | None]:
+        """Those of everything in the lowers; read only when an origin is to be checked."""
+        return {handle for lower in self.stack.layers[1:] for handle in _handles(lower)}
 
     def fault(self, path: bytes, what: str) -> None:
         self.faults.append(f"{os.fsdecode(path[len(self.stack.layers[0]) :]) or '/'}: {what}")
@@ -191,8 +198,8 @@ class _Checker:
         version, magic, length, flags, kind, _uuid = _FH.unpack_from(value)
         if version != 0 or magic != _FH_MAGIC or length != len(value) or flags & ~7:
             return "not a file handle of version 0"
-        if kind == 1 and struct.unpack_from("<I", value, _FH.size)[0] not in self.inodes:
-            return "an inode that is in no lower layer"
+        if bytes([kind]) + value[_FH.size :] not in self.handles:
+            return "the handle of nothing in the lower layers"
         return None
 
 

@@ -1,6 +1,6 @@
 """What a tree looks like: snapshots to compare, and differences one can read.
 
-    assert tree.diff(tree.snapshot(a), tree.snapshot(b)) == []
+    tree.assert_same(tree.snapshot(a), tree.snapshot(b))
 
 A snapshot holds what an application can see: type, mode, owner, size, content, link target, device number, mtime,
 xattrs without overlay's own, which names are hard links of each other. An exact one, for layers that must stay
@@ -102,6 +102,12 @@ def diff(one: Snapshot, two: Snapshot, *, ignore: Collection[str] = (), names: s
         else:
             lines += _differing(shown, one[path], two[path], ignore, first, second)
     return lines
+
+
+def assert_same(one: Snapshot, two: Snapshot, *, ignore: Collection[str] = (), names: str = "first second") -> None:
+    """AssertionError that holds every difference."""
+    lines = diff(one, two, ignore=ignore, names=names)
+    assert not lines, "\n".join(["the trees differ:", *lines])
 
 
 def _differing(path: str, a: Facts, b: Facts, ignore: Collection[str], first: str, second: str) -> list[str]:

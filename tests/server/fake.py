@@ -16,11 +16,28 @@ from errno import EEXIST, ENOENT, EROFS
 
 from unionfs import libc
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Who = tuple[int, int, int]
 
 
 class FakeNode:
-    __slots__ = ("backing", "files", "fd", "front", "ino", "kind", "lookups", "name", "nodeid", "parent", "upper")
+    __slots__ = (
+        "backing",
+        "data",
+        "files",
+        "fd",
+        "front",
+        "ino",
+        "kind",
+        "lookups",
+        "name",
+        "nodeid",
+        "parent",
+        "upper",
+    )
 
     def __init__(self, parent: FakeNode | None, name: bytes, st: os.stat_result) -> None:
         self.parent = parent
@@ -28,6 +45,7 @@ class FakeNode:
         self.ino = st.st_ino
         self.kind = stat.S_IFMT(st.st_mode)
         self.upper = not name.startswith(b"low")
+        self.data: object = None  # as in the union: None means with the metadata
         self.files: set[FakeFile] = set()
         self.fd = -1  # O_PATH descriptor once the name is gone
         self.nodeid = self.lookups = self.backing = self.front = 0
@@ -57,15 +75,6 @@ class FakeFile:
         return self.fd
 
 
-class FakeListing:
-    def __init__(self, rows: list[tuple[bytes, int, int]]) -> None:
-        self._rows = rows
-
-    def entries(self, offset: int, _dir: FakeNode) -> list[tuple[bytes, int, int, int]]:
-        start = max(offset - 2, 0)
-        return [(*row, start + i + 3) for i, row in enumerate(self._rows[start:])]
-
-
 class FakeUnion:
     def __init__(self, root: bytes, readonly: bool = False) -> None:
         self.lock = threading.Lock()
@@ -74,6 +83,8 @@ class FakeUnion:
         self.counters: dict[str, int] = {}
         self.nodes: dict[tuple[int, int], FakeNode] = {}
         self.slow_names: set[bytes] = set()
+        self.unsettled: dict[FakeNode, int] = {}
+        self.defer_sync = False
         self.forgotten: list[FakeNode] = []
         self.calls: list[str] = []
 
@@ -121,22 +132,26 @@ class FakeUnion:
     def parent(self, directory: FakeNode) -> FakeNode:
         return directory.parent or directory
 
-    def listing(self, directory: FakeNode) -> FakeListing:
+    def readdir(self, directory: FakeNode, offset: int) -> Iterator[tuple[bytes, int, int, int]]:
         with os.scandir(directory.path()) as entries:
-            rows = [(e.name, e.inode(), stat.S_IFMT(e.stat(follow_symlinks=False).st_mode) >> 12) for e in entries]
-        return FakeListing(sorted(rows))
+            rows = sorted((e.name, e.inode(), stat.S_IFMT(os.lstat(e.path).st_mode) >> 12) for e in entries)
+        start = max(offset - 2, 0)
+        for cookie, row in enumerate(rows[start:], start + 3):
+            yield (*row, cookie)
 
-    def slow(self, node: FakeNode) -> bool:
+    def slow(self, node: FakeNode, writing: bool = True) -> bool:
         return node.name in self.slow_names
+
+    def settle(self) -> None:
+        self.calls.append("settle")
+        self.unsettled.clear()
 
     # --- creation and removal ---
 
     def _own(self, path: bytes, who: Who) -> None:
         os.chown(path, who[0], who[1], follow_symlinks=False)
 
-    def mknod(
-        self, d: FakeNode, name: bytes, mode: int, rdev: int, who: Who
-    ) -> tuple[FakeNode, os.stat_result]:
+    def mknod(self, d: FakeNode, name: bytes, mode: int, rdev: int, who: Who) -> tuple[FakeNode, os.stat_result]:
         path = self._path(d, name)
         os.mknod(path, mode & ~who[2], rdev)
         self._own(path, who)
@@ -165,9 +180,7 @@ class FakeUnion:
         node, st = self._found(d, name)
         return node, st, self.open(node, flags & ~os.O_TRUNC)
 
-    def tmpfile(
-        self, d: FakeNode, mode: int, flags: int, who: Who
-    ) -> tuple[FakeNode, os.stat_result, FakeFile]:
+    def tmpfile(self, d: FakeNode, mode: int, flags: int, who: Who) -> tuple[FakeNode, os.stat_result, FakeFile]:
         fd = os.open(self._path(d, b"."), os.O_TMPFILE | os.O_RDWR, mode & 0o7777 & ~who[2])
         os.fchown(fd, who[0], who[1])
         st = os.fstat(fd)

@@ -60,9 +60,7 @@ def test_create() -> None:
     buf = encode.create_reply()
     encode.put_entry(buf, 5, 77, 1, STATS[0])
     structs.fuse_open_out.pack_into(buf, encode.OPEN_AT, 9, kernel.FOPEN_PASSTHROUGH, 3)
-    expected = reply(
-        b8(5), b8(0), FOREVER, FOREVER, b4(0), b4(0), attr(77, 1, STATS[0]), b8(9), b4(1 << 7), b4(3)
-    )
+    expected = reply(b8(5), b8(0), FOREVER, FOREVER, b4(0), b4(0), attr(77, 1, STATS[0]), b8(9), b4(1 << 7), b4(3))
     assert finished(buf) == expected
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from struct import Struct
 
 import pytest
-from unionfs.server import handlers
 
+from unionfs.server import handlers
 from unionfs.wire import kernel, structs, table
 
 HEADER = Path("/usr/include/linux/fuse.h")
@@ -25,9 +25,7 @@ HEADS = {"fuse_entry_out": 88, "fuse_attr_out": 88, "fuse_statx_out": 256}
 
 LAYOUTS = {name: s for name, s in vars(structs).items() if isinstance(s, Struct) and name.startswith("fuse_")}
 NUMBERS = {
-    name: value
-    for name, value in vars(kernel).items()
-    if isinstance(value, int) and not name.startswith("STATX_")
+    name: value for name, value in vars(kernel).items() if isinstance(value, int) and not name.startswith("STATX_")
 }
 
 

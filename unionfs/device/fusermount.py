@@ -1,4 +1,4 @@
-"""Mounting as an ordinary user, through the set-uid program fusermount3 (second choice: libfuse 2's fusermount).
+"""Mounting as an ordinary user, through the set-uid program fusermount3 (second choice: fusermount).
 
 The helper opens /dev/fuse, mounts, and passes the descriptor back over the socket named in _FUSE_COMMFD.
 """
@@ -86,9 +86,7 @@ def _run(arguments: list[bytes], environment: dict[bytes, bytes]) -> tuple[int, 
 
 def _reason(mountpoint: bytes, said: str) -> str:
     if "user_allow_other" in said:
-        return (
-            "allow_other is refused: add the line user_allow_other to /etc/fuse.conf, or leave the option out"
-        )
+        return "allow_other is refused: add the line user_allow_other to /etc/fuse.conf, or leave the option out"
     line = " ".join(said.split()) or "fusermount3 failed and said nothing"
     return f"mounting at {shown(mountpoint)} failed: {line}"
 

@@ -80,9 +80,7 @@ def _device_reason(error: OSError) -> str:
     return f"cannot be opened: {error.strerror}"
 
 
-def _mount_directly(
-    fd: int, mountpoint: bytes, source: bytes, flags: int, mode: int, options: list[bytes]
-) -> None:
+def _mount_directly(fd: int, mountpoint: bytes, source: bytes, flags: int, mode: int, options: list[bytes]) -> None:
     first = b"fd=%d,rootmode=%o,user_id=%d,group_id=%d" % (fd, S_IFMT(mode), os.geteuid(), os.getegid())
     libc.mount(source, mountpoint, TYPE, flags, b",".join([first, *options]))
 

@@ -54,11 +54,8 @@ _pack_direntplus = fuse_direntplus.pack_into
 _PAD = [bytes(n) for n in range(8)]
 
 put_header = fuse_out_header.pack_into  # (buf, 0, length, error, unique)
-
-
-def put_unique(reply: Buffer, unique: int) -> None:
-    """Names the request which `reply`, otherwise complete, answers."""
-    _u64(reply, 8, unique)
+UNIQUE_AT = 8
+put_unique = _u64  # (reply, UNIQUE_AT, unique): names the request which a reply, otherwise complete, answers
 
 
 def status_reply(errno: int = 0) -> bytearray:
@@ -72,32 +69,32 @@ def sized_reply(payload: Struct) -> bytearray:
     return bytearray(fuse_out_header.pack(size, 0, 0)).ljust(size, b"\0")
 
 
-def entry_reply(valid: int = FOREVER) -> bytearray:
-    """A reply to LOOKUP and its like, lifetimes set."""
+def entry_reply(valid: int = FOREVER, valid_ns: int = 0) -> bytearray:
+    """A reply to LOOKUP and its like. The kernel may keep name and attributes for valid s + valid_ns ns."""
     reply = bytearray(OPEN_AT)
     put_header(reply, 0, OPEN_AT, 0, 0)
-    fuse_entry_out.pack_into(reply, HEADER, 0, 0, valid, valid, 0, 0)
+    fuse_entry_out.pack_into(reply, HEADER, 0, 0, valid, valid, valid_ns, valid_ns)
     return reply
 
 
-def create_reply(valid: int = FOREVER) -> bytearray:
+def create_reply(valid: int = FOREVER, valid_ns: int = 0) -> bytearray:
     """A reply to CREATE and TMPFILE: an entry, then an opened file."""
-    reply = entry_reply(valid) + bytes(fuse_open_out.size)
+    reply = entry_reply(valid, valid_ns) + bytes(fuse_open_out.size)
     put_header(reply, 0, len(reply), 0, 0)
     return reply
 
 
-def attr_reply(valid: int = FOREVER) -> bytearray:
+def attr_reply(valid: int = FOREVER, valid_ns: int = 0) -> bytearray:
     """A reply to GETATTR and SETATTR, lifetime set."""
     reply = sized_reply(Struct(f"={fuse_attr_out.size + fuse_attr.size}x"))
-    fuse_attr_out.pack_into(reply, HEADER, valid, 0)
+    fuse_attr_out.pack_into(reply, HEADER, valid, valid_ns)
     return reply
 
 
-def statx_reply(valid: int = FOREVER) -> bytearray:
+def statx_reply(valid: int = FOREVER, valid_ns: int = 0) -> bytearray:
     """A reply to STATX, lifetime set."""
     reply = sized_reply(Struct(f"={fuse_statx_out.size + fuse_statx.size}x"))
-    fuse_statx_out.pack_into(reply, HEADER, valid, 0, 0)
+    fuse_statx_out.pack_into(reply, HEADER, valid, valid_ns, 0)
     return reply
 
 
@@ -164,12 +161,12 @@ def put_dirent(buf: Buffer, at: int, name: bytes, ino: int, dtype: int, off: int
 
 def put_direntplus(
     buf: Buffer, at: int, name: bytes, dtype: int, off: int, nodeid: int, ino: int, nlink: int,
-    st: os.stat_result,
+    st: os.stat_result, valid: int = FOREVER, valid_ns: int = 0,
 ) -> int:  # fmt: skip
     """A directory record with what LOOKUP would have said; returns where the next one goes."""
     length = len(name)
     _pack_direntplus(
-        buf, at, nodeid, 0, FOREVER, FOREVER, 0, 0,
+        buf, at, nodeid, 0, valid, valid, valid_ns, valid_ns,
         ino, st.st_size, st.st_blocks, st[7], st[8], st[9],
         st.st_atime_ns % 1000000000, st.st_mtime_ns % 1000000000, st.st_ctime_ns % 1000000000,
         st.st_mode, nlink, st.st_uid, st.st_gid, st.st_rdev, st.st_blksize, 0,

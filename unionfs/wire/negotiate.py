@@ -63,10 +63,13 @@ class Agreement:
         return self.flags & flag != 0
 
 
-def negotiate(major: int, minor: int, max_readahead: int, offered: int, wanted: int) -> Agreement | None:
+def negotiate(
+    major: int, minor: int, max_readahead: int, offered: int, wanted: int, max_write: int = MAX_WRITE
+) -> Agreement | None:
     """The agreement, or None: the kernel speaks a newer major version and is to be asked to try again.
 
-    Raises WireError where the kernel is too old. `offered` and `wanted` are FUSE_… flags of INIT.
+    Raises WireError where the kernel is too old. `offered` and `wanted` are FUSE_… flags of INIT; `max_write`
+    is in bytes, taken in whole pages, at least one and at most MAX_WRITE.
     """
     if major > k.FUSE_KERNEL_VERSION:
         return None
@@ -75,7 +78,8 @@ def negotiate(major: int, minor: int, max_readahead: int, offered: int, wanted: 
     flags = offered & wanted
     if not flags & k.FUSE_INIT_EXT:
         flags &= 0xFFFFFFFF
-    max_write = MAX_WRITE if flags & k.FUSE_MAX_PAGES else 32 * 4096
+    most = MAX_WRITE if flags & k.FUSE_MAX_PAGES else 32 * 4096
+    max_write = max(4096, min(max_write, most) & ~4095)
     depth = 1 if flags & k.FUSE_PASSTHROUGH else 0
     return Agreement(min(minor, k.FUSE_KERNEL_MINOR_VERSION), flags, max_readahead, max_write, depth)
 

@@ -2,7 +2,8 @@
 
 Rule for editing: a row has opcode, name, structure at the head of the request (None: there is none), number
 of NUL-terminated strings behind it, decoder, handler in `unionfs.server` ("": none, the answer is ENOSYS,
-which the kernel remembers and does not ask again), what a good reply carries, and the minor version of the
+which the kernel remembers and does not ask again; INIT is
+answered before the loop begins), what a good reply carries, and the minor version of the
 protocol that brought the message (0: older than what unionfs speaks). The dispatch table, the trace, the
 minimum length of a request and the tests are all made from here.
 """
@@ -24,8 +25,8 @@ ROWS: tuple[Row, ...] = (
     # opcode, name, structure, strings, decoder, handler, reply, since
     (k.FUSE_LOOKUP, "LOOKUP", None, 1, d.name, "lookup", "entry", 0),
     (k.FUSE_FORGET, "FORGET", s.fuse_forget_in, 0, d.forget, "forget", "-", 0),
-    (k.FUSE_GETATTR, "GETATTR", s.fuse_getattr_in, 0, d.getattr_, "getattr", "attr", 0),
-    (k.FUSE_SETATTR, "SETATTR", s.fuse_setattr_in, 0, d.setattr_, "setattr", "attr", 0),
+    (k.FUSE_GETATTR, "GETATTR", s.fuse_getattr_in, 0, d.getattr_, "getattr_", "attr", 0),
+    (k.FUSE_SETATTR, "SETATTR", s.fuse_setattr_in, 0, d.setattr_, "setattr_", "attr", 0),
     (k.FUSE_READLINK, "READLINK", None, 0, d.nothing, "readlink", "data", 0),
     (k.FUSE_SYMLINK, "SYMLINK", None, 2, d.symlink, "symlink", "entry", 0),
     (k.FUSE_MKNOD, "MKNOD", s.fuse_mknod_in, 1, d.mknod, "mknod", "entry", 0),
@@ -34,7 +35,7 @@ ROWS: tuple[Row, ...] = (
     (k.FUSE_RMDIR, "RMDIR", None, 1, d.name, "rmdir", "", 0),
     (k.FUSE_RENAME, "RENAME", s.fuse_rename_in, 2, d.rename, "rename", "", 0),
     (k.FUSE_LINK, "LINK", s.fuse_link_in, 1, d.link, "link", "entry", 0),
-    (k.FUSE_OPEN, "OPEN", s.fuse_open_in, 0, d.open_, "open", "open", 0),
+    (k.FUSE_OPEN, "OPEN", s.fuse_open_in, 0, d.open_, "open_", "open", 0),
     (k.FUSE_READ, "READ", s.fuse_read_in, 0, d.read, "read", "data", 0),
     (k.FUSE_WRITE, "WRITE", s.fuse_write_in, 0, d.write, "write", "size", 0),
     (k.FUSE_STATFS, "STATFS", None, 0, d.nothing, "statfs", "statfs", 0),
@@ -45,7 +46,7 @@ ROWS: tuple[Row, ...] = (
     (k.FUSE_LISTXATTR, "LISTXATTR", s.fuse_getxattr_in, 0, d.listxattr, "listxattr", "size|data", 0),
     (k.FUSE_REMOVEXATTR, "REMOVEXATTR", None, 1, d.name, "removexattr", "", 0),
     (k.FUSE_FLUSH, "FLUSH", s.fuse_flush_in, 0, d.flush, "", "", 0),
-    (k.FUSE_INIT, "INIT", s.FUSE_COMPAT_INIT_IN, 0, d.init, "init", "init", 0),
+    (k.FUSE_INIT, "INIT", s.FUSE_COMPAT_INIT_IN, 0, d.init, "", "init", 0),
     (k.FUSE_OPENDIR, "OPENDIR", s.fuse_open_in, 0, d.open_, "opendir", "open", 0),
     (k.FUSE_READDIR, "READDIR", s.fuse_read_in, 0, d.read, "readdir", "dirents", 0),
     (k.FUSE_RELEASEDIR, "RELEASEDIR", s.fuse_release_in, 0, d.release, "releasedir", "", 0),

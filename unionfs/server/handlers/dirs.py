@@ -34,7 +34,7 @@ def releasedir(desk: Desk, _nodeid: int, *_values: int) -> Reply:
 def readdir(
     desk: Desk, nodeid: int, _fh: int, offset: int, size: int, _read_flags: int, _owner: int, _flags: int
 ) -> Reply:
-    directory: Dir = desk.nodes[nodeid]  # type: ignore[assignment]
+    directory = desk.dirs[nodeid]
     union, out = desk.union, desk.out
     limit = 16 + min(size, len(out) - 16)
     at = 16
@@ -52,7 +52,7 @@ def readdir(
 def readdirplus(
     desk: Desk, nodeid: int, _fh: int, offset: int, size: int, _read_flags: int, _owner: int, _flags: int
 ) -> Reply:
-    directory: Dir = desk.nodes[nodeid]  # type: ignore[assignment]
+    directory = desk.dirs[nodeid]
     union, out, (valid, valid_ns) = desk.union, desk.out, desk.valid
     lookup, nlink, know = union.lookup, union.nlink, desk.know
     limit = 16 + min(size, len(out) - 16)
@@ -84,5 +84,5 @@ def _dots(desk: Desk, directory: Dir, offset: int) -> list[tuple[int, bytes, int
 def fsyncdir(desk: Desk, nodeid: int, _fh: int, _flags: int) -> Reply:
     if desk.on_loop:
         return DEFER
-    desk.union.fsyncdir(desk.nodes[nodeid])
+    desk.union.fsyncdir(desk.dirs[nodeid])
     return desk.ok

@@ -1,0 +1,92 @@
+"""What a server knows, in a few plain tables: everything a successor would need to go on.
+
+`union.lock` guards all of it.
+"""
+
+from __future__ import annotations
+
+from unionfs.wire.kernel import FUSE_ROOT_ID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unionfs.server.modes import Modes
+    from unionfs.server.settler import Settler
+    from unionfs.union import File, Node, Union
+    from unionfs.wire.negotiate import Agreement
+
+
+class State:
+    """
+    union      the core
+    nodes      node id → Node, of all that the kernel knows; the root is 1 and never forgotten
+    files      file handle → File, of all that the kernel has open; 0 is never a handle
+    modes      how each open file's data reaches its readers
+    settler    makes copies safe on disk that were told to wait
+    readers    node → File for reads that come without a handle (zero-message opens)
+    agreement  what was agreed on with the kernel; None before INIT
+    zero_open  files are opened without a message
+    throttled_until  while time.monotonic() is below it, writes are not for the loop
+    """
+
+    __slots__ = (
+        "agreement", "files", "modes", "next_file", "next_node", "nodes", "readers", "settler", "throttled_until",
+        "union", "zero_open",
+    )  # fmt: skip
+
+    def __init__(self, union: Union, modes: Modes, settler: Settler) -> None:
+        self.union = union
+        self.modes = modes
+        self.settler = settler
+        self.nodes: dict[int, Node] = {FUSE_ROOT_ID: union.root}
+        self.files: dict[int, File] = {}
+        self.readers: dict[Node, File] = {}
+        self.next_node = FUSE_ROOT_ID + 1
+        self.next_file = 1
+        self.agreement: Agreement | None = None
+        self.zero_open = False
+        self.throttled_until = 0.0
+        union.root.nodeid = FUSE_ROOT_ID
+
+    def forget(self, nodeid: int, times: int) -> None:
+        """The kernel gives back `times` of the references that replies with an entry gave it."""
+        node = self.nodes.get(nodeid)
+        if node is None or nodeid == FUSE_ROOT_ID:
+            return
+        node.lookups -= times
+        if node.lookups > 0:
+            return
+        del self.nodes[nodeid]
+        node.nodeid = node.lookups = 0
+        if reader := self.readers.pop(node, None):
+            self.union.release(reader)
+        self.modes.forget(node)
+        self.union.forget(node)
+
+    def open(self, file: File) -> int:
+        """A handle for `file`."""
+        handle = self.next_file
+        self.next_file = handle + 1
+        self.files[handle] = file
+        return handle
+
+    def release(self, handle: int) -> None:
+        """The kernel has closed `handle`."""
+        file = self.files.pop(handle)
+        self.modes.released(file.node)
+        self.union.release(file)
+
+    def reader(self, nodeid: int) -> File:
+        """An open file for reading a node that was opened without a message."""
+        node = self.nodes[nodeid]
+        readers = self.readers
+        file = readers.get(node)
+        if file is None:
+            file = readers[node] = self.union.open(node, 0)
+            if len(readers) > MAX_READERS:
+                self.union.release(readers.pop(next(iter(readers))))
+        return file
+
+
+# Descriptors kept for reads without a handle. The kernel keeps the pages, so a file is read once and seldom
+# again; far below the usual limit of 1024 descriptors.
+MAX_READERS = 128

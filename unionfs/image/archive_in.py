@@ -14,10 +14,9 @@ from unionfs.image.store import hex_of, parse_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-    from unionfs.image.codec import Read
     from unionfs.image.members import Members
     from unionfs.image.store import Store
 
@@ -110,7 +109,7 @@ def _blob(members: Members) -> Callable[[str, int], bytes]:
     return blob
 
 
-def _opened(members: Members) -> Callable[[str, int], Read]:
+def _opened(members: Members) -> Callable[[str, int], Iterator[bytes]]:
     return lambda digest, _size: members.open("blobs/sha256/" + hex_of(digest))
 
 
@@ -150,5 +149,5 @@ def _docker(members: Members) -> list[Incoming]:
     return images
 
 
-def _opener(members: Members, path: str) -> Callable[[], Read]:
+def _opener(members: Members, path: str) -> Callable[[], Iterator[bytes]]:
     return lambda: members.open(path)

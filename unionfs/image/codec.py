@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    Read = Callable[[int], bytes]
-    """read(n): up to n bytes, b"" at the end."""
 
 CHUNK = 1 << 20
 _QUEUED = 8  # chunks between the two threads: enough to smooth out a large file after many small ones
@@ -37,8 +35,8 @@ class Feed:
     Use as a context manager: leaving it ends the thread, whatever happened.
     """
 
-    def __init__(self, read: Read, tee: int = -1, limit: int = 1 << 62) -> None:
-        self._read = read
+    def __init__(self, chunks: Iterator[bytes], tee: int = -1, limit: int = 1 << 62) -> None:
+        self._chunks = chunks
         self._tee = tee
         self._limit = limit
         self._raw = hashlib.sha256()
@@ -95,11 +93,18 @@ class Feed:
             self._queue.put(exc)
 
     def _raw_chunks(self) -> Iterator[bytes]:
-        while chunk := self._read(CHUNK):
+        for chunk in self._chunks:
             self.raw_size += len(chunk)
             self._raw.update(chunk)
             if self._tee >= 0:
                 write_all(self._tee, chunk)
+            yield chunk
+
+
+def file_chunks(fd: int) -> Iterator[bytes]:
+    """A file from the descriptor's offset on, in chunks. Takes the descriptor over."""
+    with open(fd, "rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
             yield chunk
 
 
@@ -192,7 +197,7 @@ class _Source:
         return bytes(part)
 
 
-def _reader(kind: str, chunks: Iterator[bytes]) -> Read:
+def _reader(kind: str, chunks: Iterator[bytes]) -> Callable[[int], bytes]:
     """A read(n) of the decompressed bytes, over all members and frames."""
     source: Any = _Source(chunks)
     if kind == "bzip2":
@@ -207,7 +212,7 @@ def _reader(kind: str, chunks: Iterator[bytes]) -> Read:
     return frames.read  # type: ignore[no-any-return]
 
 
-def _pull(read: Read, kind: str) -> Iterator[bytes]:
+def _pull(read: Callable[[int], bytes], kind: str) -> Iterator[bytes]:
     while True:
         try:
             chunk = read(CHUNK)

@@ -9,10 +9,9 @@ from unionfs.image.store import hex_of, parse_json, sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-    from unionfs.image.codec import Read
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -29,12 +28,12 @@ class LayerBlob:
 
     __slots__ = ("digest", "open", "ready", "size")
 
-    def __init__(self, digest: str, size: int, opened: Callable[[], Read]) -> None:
+    def __init__(self, digest: str, size: int, opened: Callable[[], Iterator[bytes]]) -> None:
         self.digest = digest
-        """Of the bytes that open()'s reader gives; empty: not known before they are read."""
+        """Of the bytes that open() gives; empty: not known before they are read."""
         self.size = size
         self.open = opened
-        """A reader from the first byte on. It is closed by being dropped."""
+        """The layer's bytes from the first one on, in chunks."""
         self.ready: Callable[[], object] | None = None
         """Where set: to be called first; waits until the blob is in the store."""
 
@@ -70,10 +69,10 @@ def _diff_ids(config: Any) -> list[str]:
 
 
 def from_manifest(
-    names: list[str], manifest: bytes, blob: Callable[[str, int], bytes], opened: Callable[[str, int], Read]
+    names: list[str], manifest: bytes, blob: Callable[[str, int], bytes], opened: Callable[[str, int], Iterator[bytes]]
 ) -> Incoming:
     """An image described by a manifest. blob(digest, size) gives a small blob, opened(digest, size) a
-    layer's reader."""
+    layer's content in chunks."""
     parsed = parse_json(manifest, "the manifest")
     try:
         config = parsed["config"]
@@ -84,7 +83,7 @@ def from_manifest(
     data = blob(config_digest, config_size)
     verify(data, config_digest, "the image's config")
 
-    def reader(digest: str, size: int) -> Callable[[], Read]:
+    def reader(digest: str, size: int) -> Callable[[], Iterator[bytes]]:
         hex_of(digest)
         return lambda: opened(digest, size)
 

@@ -7,7 +7,7 @@ import json
 import os
 
 from unionfs.image import incoming
-from unionfs.image.codec import Feed, compression
+from unionfs.image.codec import Feed, compression, file_chunks
 from unionfs.image.errors import BadArchive
 from unionfs.image.store import chain_ids, remove_tree
 from unionfs.image.tar_read import TarReader
@@ -15,10 +15,9 @@ from unionfs.image.unpack import Limits, Unpacker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
-    from unionfs.image.codec import Read
     from unionfs.image.incoming import Incoming, LayerBlob
     from unionfs.image.store import Image, Store
 
@@ -84,7 +83,7 @@ def _unpack(store: Store, blob: LayerBlob, place: _Place, limits: Limits) -> dic
         unpacker = Unpacker(
             os.fsencode(root), place.lowers, rootless=store.rootless, limits=_bounded(limits, root)
         )
-        with Feed(_reader(store, blob), tee, limits.size + (limits.entries << 10)) as feed:
+        with Feed(_chunks(store, blob), tee, limits.size + (limits.entries << 10)) as feed:
             reader = TarReader(feed)
             unpacker.run(reader)
             reader.drain()
@@ -115,9 +114,9 @@ def _bounded(limits: Limits, root: str) -> Limits:
     )
 
 
-def _reader(store: Store, blob: LayerBlob) -> Read:
+def _chunks(store: Store, blob: LayerBlob) -> Iterator[bytes]:
     if blob.digest and store.has_blob(blob.digest):
-        return open(store.open_blob(blob.digest), "rb", buffering=0).read
+        return file_chunks(store.open_blob(blob.digest))
     return blob.open()
 
 

@@ -7,7 +7,7 @@ import os
 import stat
 
 from unionfs.image import tar_read
-from unionfs.image.codec import CHUNK, compression, decompress, write_all
+from unionfs.image.codec import CHUNK, compression, decompress, file_chunks, write_all
 from unionfs.image.errors import BadArchive, ImageError, show
 from unionfs.image.store import MAX_JSON
 from unionfs.image.tar_read import TarReader
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Protocol
 
-    from unionfs.image.codec import Read
     from unionfs.image.store import Store
 
     class Members(Protocol):
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
         def has(self, name: str) -> bool: ...
         def size(self, name: str) -> int: ...
-        def open(self, name: str) -> Read: ...
+        def open(self, name: str) -> Iterator[bytes]: ...
 
 
 _MAX_MEMBERS = 1_000_000
@@ -35,11 +34,7 @@ def small(members: Members, name: str) -> bytes:
     """A whole member that is meant to be small: JSON."""
     if members.size(name) > MAX_JSON:
         raise BadArchive(f"{name} is larger than {MAX_JSON} bytes")
-    read = members.open(name)
-    parts = []
-    while part := read(CHUNK):
-        parts.append(part)
-    return b"".join(parts)
+    return b"".join(members.open(name))
 
 
 class DirMembers:
@@ -57,18 +52,17 @@ class DirMembers:
         except FileNotFoundError:
             raise BadArchive(f"{self._path} has no {name}") from None
 
-    def open(self, name: str) -> Read:
+    def open(self, name: str) -> Iterator[bytes]:
         self.size(name)
-        file = open(os.path.join(self._path, name), "rb", buffering=0)  # noqa: SIM115  closed by being dropped
-        return file.read
+        return file_chunks(os.open(os.path.join(self._path, name), os.O_RDONLY | os.O_CLOEXEC))
 
 
 class TarMembers:
     """A tar that can be sought; its links between members are followed (`docker save` writes such)."""
 
     def __init__(self, fd: int) -> None:
-        """Takes over the descriptor, which stays open as long as this object or a reader of it lives."""
-        self._file = open(fd, "rb", buffering=0)  # noqa: SIM115  closed by being dropped
+        """Takes the descriptor over; it is closed when neither this object nor a reader of it is left."""
+        self._fd = fd
         self._files: dict[str, tuple[int, int]] = {}
         self._links: dict[str, str] = {}
         for entry, offset in index(fd):
@@ -83,6 +77,9 @@ class TarMembers:
                 self._links[name] = os.path.normpath(os.fsdecode(entry.linkname))
             if len(self._files) + len(self._links) > _MAX_MEMBERS:
                 raise BadArchive(f"the archive has more than {_MAX_MEMBERS} members")
+
+    def __del__(self) -> None:
+        os.close(self._fd)
 
     def _find(self, name: str) -> tuple[int, int] | None:
         name = os.path.normpath(name)
@@ -104,20 +101,17 @@ class TarMembers:
             raise BadArchive(f"the archive has no {show(os.fsencode(name))}")
         return found
 
-    def open(self, name: str) -> Read:
-        offset, left = self._must(name)
-        file = self._file
+    def open(self, name: str) -> Iterator[bytes]:
+        return self._chunks(*self._must(name))
 
-        def read(count: int) -> bytes:
-            nonlocal offset, left
-            data = os.pread(file.fileno(), min(count, left), offset)
-            if not data and left:
+    def _chunks(self, offset: int, left: int) -> Iterator[bytes]:
+        while left:
+            chunk = os.pread(self._fd, min(CHUNK, left), offset)
+            if not chunk:
                 raise BadArchive("the archive is cut short")
-            offset += len(data)
-            left -= len(data)
-            return data
-
-        return read
+            offset += len(chunk)
+            left -= len(chunk)
+            yield chunk
 
 
 class _Seeking(TarReader):
@@ -175,12 +169,8 @@ def _spooled(fd: int, store: Store) -> int:
     spool, path = store.temporary()
     os.unlink(path)
 
-    def chunks() -> Iterator[bytes]:
-        while chunk := os.read(fd, CHUNK):
-            yield chunk
-
     try:
-        for chunk in decompress(chunks()):
+        for chunk in decompress(file_chunks(os.dup(fd))):
             write_all(spool, chunk)
     except BaseException:
         os.close(spool)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from unionfs.image import incoming, tar_read
-from unionfs.image.codec import CHUNK, decompress, write_all
+from unionfs.image.codec import decompress, file_chunks, write_all
 from unionfs.image.errors import ImageError
 from unionfs.image.load import encode
 from unionfs.image.pack import source_date_epoch
@@ -191,13 +191,7 @@ class _Archive:
 def _blob(store: Store, digest: str) -> tuple[int, Iterator[bytes]]:
     """(size, content) of a blob."""
     fd = store.open_blob(digest)
-    return os.fstat(fd).st_size, _read(fd)
-
-
-def _read(fd: int) -> Iterator[bytes]:
-    with open(fd, "rb", buffering=0) as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+    return os.fstat(fd).st_size, file_chunks(fd)
 
 
 def _unpacked(store: Store, digest: str) -> tuple[int, Iterator[bytes]]:

@@ -116,6 +116,7 @@ class Store:
     """Open a store; made where it does not exist. Raises ImageError where that is not possible.
 
     A context manager that holds the shared lock: what is added or read inside it is safe from a gc meanwhile.
+    Everything that adds needs it.
     """
 
     def __init__(self, root: str | None = None) -> None:
@@ -124,7 +125,7 @@ class Store:
             os.makedirs(self.root, mode=0o700, exist_ok=True)
             for name in ("blobs/sha256", "layers", "images", "names", "tmp"):
                 os.makedirs(os.path.join(self.root, name), mode=0o700, exist_ok=True)
-            self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.close(os.open(self.path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as exc:
             raise ImageError(
                 f"the image store {self.root} cannot be used: {exc.strerror}; "
@@ -133,13 +134,14 @@ class Store:
         self.rootless = os.geteuid() != 0
 
     def __enter__(self) -> Self:
+        self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_SH)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        os.close(self._lock)
 
     def alone(self, wait: bool) -> bool:
         """Turn the lock held into the exclusive one. False: others are at work, and we were not to wait."""
@@ -149,9 +151,6 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
             return False
         return True
-
-    def close(self) -> None:
-        os.close(self._lock)
 
     def path(self, *names: str) -> str:
         return os.path.join(self.root, *names)

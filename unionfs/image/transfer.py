@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from unionfs.image import incoming
-from unionfs.image.codec import CHUNK, compression
+from unionfs.image.codec import CHUNK, compression, file_chunks
 from unionfs.image.load import describe_layer, encode, load, silent
 from unionfs.image.store import hex_of, parse_json, sha256
 
@@ -71,7 +71,7 @@ def pull(
             raise
 
 
-def _never(_digest: str, _size: int) -> Callable[[int], bytes]:
+def _never(_digest: str, _size: int) -> Iterator[bytes]:
     raise AssertionError("a pulled layer is read from the store")
 
 
@@ -154,10 +154,9 @@ def _send(store: Store, repository: Repository, progress: Progress, descriptor: 
         return
 
     def content() -> Iterator[bytes]:
-        with open(store.open_blob(digest), "rb", buffering=0) as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-                progress.advance(digest, len(chunk))
+        for chunk in file_chunks(store.open_blob(digest)):
+            yield chunk
+            progress.advance(digest, len(chunk))
 
     repository.upload(digest, size, content)
     progress.finish(digest, "sent")

@@ -219,8 +219,22 @@ def main() -> int:
         if demo is not None:
             demo.clean_up()
         shutil.rmtree(home, ignore_errors=True)
-    show.check(not home.exists(), "nothing is mounted, no process runs, no file stays behind")
+    show.check(not left_behind(str(home)), "nothing is mounted, no process runs, no file stays behind")
     return 0
+
+
+def left_behind(home: str) -> list[str]:
+    """Mounts below `home`, processes that were started with a path there, and `home` itself if it exists."""
+    with open("/proc/mounts") as mounts:
+        found = [line for line in mounts if line.split()[1].startswith(home)]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(home) in words:
+            found.append(f"process {pid}")
+    return found + ([home] if os.path.exists(home) else [])
 
 
 if __name__ == "__main__":

@@ -150,14 +150,13 @@ def test_the_device_number_is_that_of_the_mount() -> None:
 
 def test_waiting_ends_with_the_holder() -> None:
     number = b"%d:0" % os.getpid()
+    assert lifeline.grasp(number) == [], "nobody holds it"
     holder = lifeline.hold(number)
     assert holder is not None
-    assert lifeline.hold(number) is None, "a name has one holder"
-    waiter = lifeline.grasp(number)
-    assert waiter is not None
+    (waiter,) = lifeline.grasp(number)
     holder.close()
     assert lifeline.wait(waiter)
-    assert lifeline.grasp(number) is None, "nobody holds it any more"
+    assert lifeline.grasp(number) == [], "nobody holds it any more"
 
 
 # --- install-helper -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """How `unionfs umount` knows that the daemon has ended: a socket that the daemon holds and the kernel closes.
 
-Its abstract name is made of the mount's device number, which no two mounts share, so nothing is left on disk
-and nothing can be stale. The daemon never accepts: a connection just breaks when the process ends.
+Its abstract name has the mount's device number and the daemon's pid, so nothing is left on disk and nothing can be
+stale. The daemon never accepts: a connection just breaks when the process ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 
-_WAIT = 20.0  # s; a daemon that was just unmounted has only to close its files
+_WAIT = 20.0  # s; a daemon that was just unmounted has only to finish what it does and close its files
 
 
 def device_number(mountpoint: bytes) -> bytes | None:
@@ -27,10 +27,10 @@ def _as_in_mountinfo(path: bytes) -> bytes:
 
 
 def hold(number: bytes) -> socket.socket | None:
-    """The daemon's end; None where the name is taken or sockets are not to be had: umount will not wait."""
+    """The daemon's end, to be kept until the process ends; None where no socket is to be had: nobody can wait."""
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        end.bind(_name(number))
+        end.bind(b"\0" + _prefix(number) + b"%d" % os.getpid())
         end.listen(8)
     except OSError:
         end.close()
@@ -38,31 +38,42 @@ def hold(number: bytes) -> socket.socket | None:
     return end
 
 
-def grasp(number: bytes) -> socket.socket | None:
-    """The waiter's end, to be taken before unmounting; None where no daemon of ours serves the mount."""
-    end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    end.settimeout(_WAIT)
-    try:
-        end.connect(_name(number))
-    except OSError:
-        end.close()
-        return None
-    return end
+def grasp(number: bytes) -> list[socket.socket]:
+    """The waiter's ends, to be taken before unmounting. Of more than one daemon where the kernel has given the
+    number of a mount that is gone, but whose daemon is still writing, to the next.
+    """
+    ends = []
+    for name in _names(number):
+        end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        end.settimeout(_WAIT)
+        try:
+            end.connect(name)
+        except OSError:
+            end.close()
+        else:
+            ends.append(end)
+    return ends
 
 
 def wait(end: socket.socket) -> bool:
     """Returns when the daemon has ended, or False after 20 s."""
-    try:
-        end.recv(1)
-    except TimeoutError:
-        return False
-    except ConnectionError:
-        return True
-    finally:
-        end.close()
+    with end:
+        try:
+            end.recv(1)
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            pass
     return True
 
 
-def _name(number: bytes) -> bytes:
+def _prefix(number: bytes) -> bytes:
     # the user too: a stranger's socket of the same name would only make umount wait, but need not
-    return b"\0unionfs/" + number + b"/%d" % os.geteuid()
+    return b"unionfs/" + number + b"/%d/" % os.geteuid()
+
+
+def _names(number: bytes) -> list[bytes]:
+    wanted = b"@" + _prefix(number)
+    with open("/proc/net/unix", "rb") as table:
+        last = [line.split()[-1] for line in table]
+    return [b"\0" + name[1:] for name in last if name.startswith(wanted)]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from unionfs.union.config import Config
 
 
+_LIFELINES: list[object] = []  # held until the process ends, so until the layers are closed
+
+
 class _NoAgreement(Exception):
     """Front end A and this kernel do not understand each other; nothing is mounted."""
 
@@ -95,12 +98,11 @@ def _serve_fusepy(union: Union, mount: MountOptions, mountpoint: bytes, report: 
 
 def _announcer(mountpoint: bytes, frontend: str, report: Report, log: Log) -> Callable[[], None]:
     """What a front end calls when the mount answers."""
-    held = []  # open as long as the announcer lives: until the front end returns
 
     def announce() -> None:
         number = lifeline.device_number(mountpoint)
         if number is not None:
-            held.append(lifeline.hold(number))
+            _LIFELINES.append(lifeline.hold(number))
         log(f"mounted at {os.fsdecode(mountpoint)}, front end {frontend}, pid {os.getpid()}")
         report.ready()
 

@@ -43,12 +43,12 @@ def unmount(mountpoint: bytes, *, lazy: bool) -> None:
     number = lifeline.device_number(real)
     if number is None:
         raise CommandError(f"{shown(mountpoint)} is not a mount point")
-    daemon = None if lazy else lifeline.grasp(number)
+    daemons = [] if lazy else lifeline.grasp(number)
     try:
         release(real, lazy=lazy)
     except OSError as error:
         raise CommandError(f"{shown(mountpoint)}: {_reason(error)}") from None
-    if daemon is not None and not lifeline.wait(daemon):
+    if not all(map(lifeline.wait, daemons)):
         raise CommandError(f"{shown(mountpoint)} is unmounted, but its daemon has not ended yet")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.site import alive
 from tests.lib.engines import ROOT, wait_until
 
 COMMAND = [sys.executable, "-bb", "-W", "error", "-m", "tests.cli.bodies"]
@@ -29,15 +30,6 @@ class Started:
 
     def logged(self) -> str:
         return self.log.read_text()
-
-
-def alive(pid: int) -> bool:
-    """Neither gone nor a zombie that its new parent has not reaped yet."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from unionfs.cli import checks, lifeline
+from unionfs.cli import checks, lifeline, watch
 from unionfs.cli.errors import CommandError
 from unionfs.union import ConfigError, Union
 
@@ -43,7 +43,8 @@ def run(config: Config, mount: MountOptions, mountpoint: bytes, report: Report, 
 def _serve(union: Union, mount: MountOptions, mountpoint: bytes, report: Report, log: Log) -> None:
     if mount.frontend != "fusepy":
         try:
-            return _serve_kernel(union, mount, mountpoint, report, log)
+            _serve_kernel(union, mount, mountpoint, report, log)
+            return
         except _NoAgreement as error:
             if mount.frontend == "kernel":
                 raise CommandError(str(error)) from None
@@ -80,7 +81,10 @@ def _serve_kernel(union: Union, mount: MountOptions, mountpoint: bytes, report: 
 
 
 def _serve_fusepy(union: Union, mount: MountOptions, mountpoint: bytes, report: Report, log: Log) -> None:
+    from unionfs.device import unmount
+
     checks.device()
+    watch.block()
     try:
         from unionfs import fusepy_front
 
@@ -89,10 +93,15 @@ def _serve_fusepy(union: Union, mount: MountOptions, mountpoint: bytes, report: 
         raise CommandError(
             f"the front end fusepy cannot be used: {error}; it needs pip install fusepy, and apt-get install libfuse2"
         ) from None
+    announce = _announcer(mountpoint, "fusepy", report, log)
+
+    def ready() -> None:
+        watch.start(lambda lazy: unmount(mountpoint, lazy=lazy), lambda: union.counters, log)
+        announce()
+
     fusepy_front.serve(
         union, mountpoint, source=mount.source, flags=mount.flags, allow_other=_allow_other(mount),
-        allow_root=mount.allow_root, timeout=mount.timeout, debug=mount.debug, log=log,
-        ready=_announcer(mountpoint, "fusepy", report, log),
+        allow_root=mount.allow_root, timeout=mount.timeout, debug=mount.debug, log=log, ready=ready,
     )  # fmt: skip
 
 

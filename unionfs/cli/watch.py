@@ -1,8 +1,7 @@
-"""Signals of a running mount, taken by a thread of their own.
+"""Signals of a mount whose request loop is in C, taken by a thread of their own.
 
-The request loop may sit in read(2), in C (libfuse), or hold the union's lock; a handler that interrupted it
-could not unmount without waiting for the very loop that it stopped. So the signals are blocked everywhere and
-one thread waits for them.
+While libfuse loops, no Python handler ever runs in the main thread. So the signals are blocked everywhere and one
+thread waits for them. What they do is what front end A does with them (`unionfs.server.signals`).
 """
 
 from __future__ import annotations

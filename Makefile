@@ -30,14 +30,14 @@ test: $(VENV)/.made  ## the tests, in under ten minutes
 test-long: $(VENV)/.made  ## the tests that take longer, too
 	$(PYTHON_STRICT) -m pytest $(ARGS)
 
-bench: $(VENV)/.made  ## micro benchmarks
-	$(VENV)/bin/python -m pytest bench $(ARGS)
+bench: $(VENV)/.made  ## micro benchmarks: the wire format, lookup, copy-up, …
+	$(VENV)/bin/python -m pytest bench/micro $(ARGS)
 
-bench-check: $(VENV)/.made  ## the benchmarks once each, to see that they run
-	$(VENV)/bin/python -m pytest bench --benchmark-disable $(ARGS)
+bench-check: $(VENV)/.made  ## have they become slower than the saved medians?
+	$(VENV)/bin/python -m bench.check $(ARGS)
 
-bench-compare: $(VENV)/.made  ## against the kernel's overlay and fuse-overlayfs, where they are installed
-	$(VENV)/bin/python -m unionfs.bench $(ARGS)
+bench-compare: $(VENV)/.made  ## whole mounts, against the kernel's overlay and what else is installed (root, 25 minutes)
+	$(VENV)/bin/python -m bench.compare $(ARGS)
 
 check: $(VENV)/.made  ## ruff, and mypy in strict mode
 	$(VENV)/bin/ruff check .

@@ -21,6 +21,10 @@ $(VENV)/.made: pyproject.toml unionfs/__init__.py tools/system-packages tools/fi
 	@tools/make-venv $(VENV)
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.made
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
 demo: $(VENV)/.made  ## see copy-on-write at work on a real mount
 	@$(VENV)/bin/python demo/run.py
 
@@ -36,7 +40,7 @@ bench: $(VENV)/.made  ## micro benchmarks: the wire format, lookup, copy-up, …
 bench-check: $(VENV)/.made  ## have they become slower than the saved medians?
 	$(VENV)/bin/python -m bench.check $(ARGS)
 
-bench-compare: $(VENV)/.made  ## whole mounts, against the kernel's overlay and what else is installed (root, 25 minutes)
+bench-compare: $(VENV)/.bench  ## whole mounts, against the kernel's overlay and what else is installed (root, 25 minutes)
 	$(VENV)/bin/python -m bench.compare $(ARGS)
 
 check: $(VENV)/.made  ## ruff, and mypy in strict mode

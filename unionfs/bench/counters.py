@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATIENCE = 2.0
+PATIENCE = 1.0
 """Seconds that the daemon gets to answer."""
 
-MARK = "counters: "
+COUNTERS = re.compile(r"^\S+ \S+ (?:counters: )?((?:\w+=\d+ ?)+)\n", re.MULTILINE)
+"""A whole line of the log that holds nothing but date, time and NAME=VALUE words."""
 
 
 def read(pids: list[int], log: Path) -> dict[str, int]:
@@ -33,11 +35,7 @@ def read(pids: list[int], log: Path) -> dict[str, int]:
 
 
 def parse(text: str) -> dict[str, int]:
-    """The opcodes, which are in capitals, of the last complete counters line of a log; empty where there is
-    none.
-    """
-    lines = [line for line in text.splitlines(keepends=True) if MARK in line and line.endswith("\n")]
-    if not lines:
-        return {}
-    pairs = (word.partition("=") for word in lines[-1].partition(MARK)[2].split())
-    return {name: int(value) for name, _, value in pairs if name.isupper() and value.isdecimal()}
+    """The opcodes, which are in capitals, of the last complete line of counters; empty where there is none."""
+    found = COUNTERS.findall(text)
+    pairs = (word.split("=") for word in found[-1].split()) if found else ()
+    return {name: int(value) for name, value in pairs if name.isupper()}

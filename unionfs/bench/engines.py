@@ -51,6 +51,8 @@ class Mount:
     seconds: float
     """From starting the mount command to its success."""
     place: Path
+    mute: bool = False
+    """The daemon did not tell its counters when asked; not to be asked again."""
 
     def unmount(self) -> None:
         """Leaves no mount and no process of ours behind; raises Failed where that proves impossible."""
@@ -105,7 +107,11 @@ class Engine:
 
     def requests(self, mount: Mount) -> dict[str, int]:
         """Requests by opcode since the mount; empty for engines that do not count."""
-        return counters.read(mount.daemon.pids, mount.place / LOG) if self.counts else {}
+        if not self.counts or mount.mute:
+            return {}
+        found = counters.read(mount.daemon.pids, mount.place / LOG)
+        mount.mute = not found
+        return found
 
     def unmount(self, mount: Mount) -> None:
         unmount(mount.root)

@@ -59,7 +59,7 @@ def copy_up(stack: Stack, node: Node) -> None:
     if node.is_dir:
         _copy_dir(stack, node)  # type: ignore[arg-type]
     else:
-        _run(stack, node, _copy_file, None, may_defer(stack))
+        _run(stack, node, _copy_file, None, None if stack.config.metacopy else may_defer(stack))
 
 
 def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
@@ -80,8 +80,8 @@ def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
         _run(stack, node, _complete, keep, False)
 
 
-def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None, bool], int], keep: int | None,
-         deferring: bool) -> None:
+def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None, bool | None], int], keep: int | None,
+         deferring: bool | None) -> None:
     node.busy = True
     try:
         copied = work(stack, node, keep, deferring)
@@ -149,20 +149,25 @@ def put_quietly(stack: Stack, directory: Dir, verb: Callable[[int, bytes, int, b
 
 # --- everything else -----------------------------------------------------------------------------------------------
 
-def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool) -> int:
+def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool | None) -> int:
+    """The new object with all that belongs to it. deferring: its sync may wait; None: even its data (metacopy=on)."""
     if node.linked:
         copy_up(stack, node.parent)
     made = _Made(stack)
     try:
         copied = 0
-        if node.kind == S_IFREG:
+        bare = deferring is None and node.linked and node.kind == S_IFREG
+        if bare:
+            made.open_file()
+            os.ftruncate(made.fd, verbs.stat(*place(stack, node)).st_size)
+        elif node.kind == S_IFREG:
             made.open_file()
             copied = _copy_data(stack, node, made.fd, keep)
         else:
             _make_special(stack, node, made)
         mark = _dress(stack, node, made)
         deferring = deferring and copied > 0 and _syncs(stack) and node.linked
-        if deferring:
+        if deferring or bare:
             verbs.setxattr(made.fd, None, stack.marks.metacopy, b"")
         elif copied and _syncs(stack):
             _unlocked(stack, verbs.sync, made.fd)
@@ -170,8 +175,9 @@ def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool) -> i
             _put_in_place(stack, node, made, mark)
         else:
             _keep_unnamed(stack, node, made)
-        node.layer, node.data = UPPER, HERE
-        _swap_files(node, made.fd)
+        node.layer, node.data = UPPER, UNKNOWN if bare else HERE
+        if not bare:
+            _swap_files(node, made.fd)
         if deferring:
             defer(stack, node, made.fd)
             made.fd = NOWHERE
@@ -180,7 +186,7 @@ def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool) -> i
     return copied
 
 
-def _complete(stack: Stack, node: Node, keep: int | None, _deferring: bool) -> int:
+def _complete(stack: Stack, node: Node, keep: int | None, _deferring: bool | None) -> int:
     """Bring the data of a metacopy file into it. Until the mark goes, the data below counts: a crash loses nothing."""
     fd, name = place(stack, node)
     st = verbs.stat(fd, name)
@@ -491,3 +497,5 @@ def link_up(stack: Stack, node: Node, directory: Dir, name: bytes) -> None:
         return
     put_quietly(stack, directory, verbs.link, *place(stack, node), name)
     _note_entry(directory, name)
+    if node.links >= 0 and stack.index is not None:
+        stack.index.renew(stack, node, None)

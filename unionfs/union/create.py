@@ -112,6 +112,8 @@ def _settle_links(stack: Stack, node: Node, directory: Dir, name: bytes) -> None
         stack.hard_links[node.ino] = node
     if node.links >= 0:
         node.links += 1
+        if stack.index is not None:
+            stack.index.renew(stack, node, None)
 
 
 # --- making ---------------------------------------------------------------------------------------------------------

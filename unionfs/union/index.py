@@ -75,10 +75,12 @@ class Index:
         return max(base + difference, 0) if base else -1
 
     def add(self, stack: Stack, fd: int, name: bytes | None, mark: bytes, links: int) -> bytes:
-        """Give a copied-up inode its name in the index and the mark of its link count. Returns that name."""
+        """Give a copied-up inode its name in the index and the mark of its link count. Returns that name.
+
+        It is about to get one name in the upper beside the one here.
+        """
         entry = mark.hex().encode()
-        real = verbs.stat(fd, name).st_nlink + 1
-        verbs.setxattr(fd, name, stack.marks.nlink, b"U%+d" % (links - real))
+        verbs.setxattr(fd, name, stack.marks.nlink, b"U%+d" % (links - 2))
         verbs.link(fd, name, self.directory.fds[UPPER], entry)
         self.entries.add(entry)
         return entry

@@ -7,6 +7,7 @@ costs one dict lookup and one stat however many layers there are.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from errno import EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
 from stat import S_IFCHR, S_IFDIR, S_IFMT, S_IFREG
 
@@ -17,7 +18,7 @@ from unionfs.union.node import NOWHERE, UPPER, Dir, Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from unionfs.union.stack import Stack
 
@@ -49,6 +50,8 @@ def find(stack: Stack, directory: Dir, name: bytes) -> int | None:
 
 def entry(stack: Stack, directory: Dir, name: bytes) -> int:
     """What the merged directory says of a name: a packed int as in merge.py, 0 for nothing at all."""
+    if len(name) > NAME_MAX:
+        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), name)
     listing = directory.listing
     if listing is None:
         if len(directory.layers) > 1 and not directory.removed and _worth_merging(stack, directory):
@@ -79,8 +82,6 @@ def _probe(stack: Stack, directory: Dir, name: bytes) -> int:
     """The rule of merging for a single name, asked of each layer in turn; agrees with merge() entry for entry."""
     if directory.removed:
         return 0
-    if len(name) > NAME_MAX:
-        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), name)
     value = 0
     for layer in directory.layers:
         kind, ino = _look(stack, directory, layer, name)
@@ -280,20 +281,15 @@ def resolve(stack: Stack, above: Dir, name: bytes, top: int, st: os.stat_result)
     Raises EINVAL for a redirect that could lead astray, EPERM for one that redirect_dir forbids to follow.
     """
     listing = above.listing
-    below: Iterable[int] = ()
-    if listing is not None:
-        below = listing.several.get(name, ())[1:]
-    elif len(above.layers) > 1:
-        below = [layer for layer in above.layers if layer > top]
+    below: Sequence[int] = above.layers if listing is None else listing.several.get(name, ())
     child = Dir(0, [top], {}, above, name)
     trail = _Trail(above, name)
     if top != UPPER:
         child.paths[top] = trail.path_in(top) or b""
+    layer = top
     more = _read_marks(stack, child, trail, top, stack.part_fd(above, top), name)
-    if more:
-        for layer in range(top + 1, stack.bottom + 1) if trail.absolute else trail.layers(top, below):
-            if not _add_part(stack, child, trail, layer):
-                break
+    while more and (layer := trail.next_layer(layer, below, stack.bottom)):
+        more = _add_part(stack, child, trail, layer)
     child.ino = _number_of(stack, child, st)
     return child
 
@@ -318,9 +314,14 @@ class _Trail:
             return None
         return base + b"/" + self.name if base else self.name
 
-    def layers(self, top: int, known: Iterable[int]) -> Iterator[int]:
-        """The layers to ask below `top`: those known to have the name, or after a redirect all of the parent's."""
-        return iter([layer for layer in self.above.layers if layer > top] if self.redirected else known)
+    def next_layer(self, asked: int, known: Sequence[int], bottom: int) -> int:
+        """The layer to ask after `asked`, 0 when there is none: one of those known to have the name; after a redirect,
+        of the parent's or of all."""
+        if self.absolute is not None:
+            return asked + 1 if asked < bottom else 0
+        layers = self.above.layers if self.redirected else known
+        index = bisect_right(layers, asked)
+        return layers[index] if index < len(layers) else 0
 
     def redirect(self, parts: list[bytes]) -> None:
         self.redirected = True

@@ -46,15 +46,18 @@ class Names:
     several   name → layers, top first, for directories that more than one layer has
     order     names in listing order, once someone has listed the directory; a name keeps its place when it goes
     cookies   offset of each name in `order`, where it is no longer its position (after compaction)
+    end       how much of `order` is shown: what there was when someone last began to list, so that listing a directory
+              ends although files are made in it meanwhile
     """
 
-    __slots__ = ("entries", "several", "order", "cookies", "gone", "changed")
+    __slots__ = ("entries", "several", "order", "cookies", "end", "gone", "changed")
 
     def __init__(self, entries: dict[bytes, int], several: dict[bytes, list[int]]) -> None:
         self.entries = entries
         self.several = several
         self.order: list[bytes] | None = None
         self.cookies: list[int] | None = None
+        self.end = 0
         self.gone = 0
         self.changed = False
 
@@ -69,10 +72,10 @@ class Names:
         self.several.pop(name, None)
         self.changed = True
 
-    def remove(self, name: bytes) -> None:
-        """The name is gone: behind a whiteout in the upper if a lower layer shows it, else altogether."""
+    def remove(self, name: bytes, whiteout: bool = False) -> None:
+        """The name is gone: behind a whiteout in the upper if a lower layer shows it or `whiteout`, else altogether."""
         lower = self.entries.get(name, 0) & LOWER
-        self.entries[name] = lower | WHITEOUT if lower else 0
+        self.entries[name] = lower | WHITEOUT if lower or whiteout else 0
         self.several.pop(name, None)
         self.changed = True
         self.gone += 1
@@ -84,8 +87,10 @@ class Names:
         elif offset <= FIRST_OFFSET and self.gone > _COMPACT_FROM and self.gone * 2 > len(self.order):
             self._compact()
         entries, order, cookies = self.entries, self.order, self.cookies
+        if offset <= FIRST_OFFSET or not self.end:
+            self.end = len(order)
         start = max(offset - FIRST_OFFSET, 0) if cookies is None else bisect_right(cookies, offset)
-        for index in range(start, len(order)):
+        for index in range(start, min(self.end, len(order))):
             name = order[index]
             value = entries[name]
             if value & TYPE:

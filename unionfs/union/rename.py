@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from unionfs.union.stack import Stack
 
 
+_FLAGS = RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT
+
+
 def rename(stack: Stack, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes, flags: int = 0) -> None:
-    """rename(2) and renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE.
+    """rename(2) and renameat2(2). RENAME_WHITEOUT leaves a whiteout in the upper whatever the lowers have.
 
     EXDEV for a directory with lower parts where redirect_dir is not `on`: the caller then copies, as `mv` does.
-    EINVAL for RENAME_WHITEOUT, as in the kernel's overlay: the whiteout it asks for would not be visible.
     """
     stack.require_writable()
-    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
+    if flags & ~_FLAGS or (flags & RENAME_EXCHANGE and flags != RENAME_EXCHANGE):
         raise OSError(EINVAL, os.strerror(EINVAL))
     if len(new) > NAME_MAX:
         raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), new)
@@ -49,10 +51,11 @@ def rename(stack: Stack, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes, fla
     if flags & RENAME_EXCHANGE and target is not None:
         _exchange(stack, source, old_dir, old, target, new_dir, new)
     else:
-        _move(stack, source, old_dir, old, target, new_dir, new)
+        _move(stack, source, old_dir, old, target, new_dir, new, bool(flags & RENAME_WHITEOUT))
 
 
-def _move(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node | None, new_dir: Dir, new: bytes) -> None:
+def _move(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node | None, new_dir: Dir, new: bytes,
+          whiteout_asked: bool) -> None:
     if target is not None:
         _check_replaceable(stack, source, target, new)
     _prepare(stack, source, old_dir, old, new_dir)
@@ -61,7 +64,9 @@ def _move(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node | N
     _clear_target(stack, target, new_fd, new)
     held = None if target is None or target.is_dir else hold(stack, target, new_dir, new)
     try:
-        _move_on_disk(stack, source, old_dir, old_fd, old, new_dir, new_fd, new)
+        needs_whiteout = whiteout_asked or bool(entry(stack, old_dir, old) & LOWER)
+        over_whiteout = bool(entry(stack, new_dir, new) & WHITEOUT)
+        _move_on_disk(stack, source, old_fd, old, new_fd, new, needs_whiteout, over_whiteout)
     except BaseException:
         if held is not None:
             os.close(held)
@@ -73,7 +78,7 @@ def _move(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node | N
             detach(stack, target, new_dir, new, held)
     old_dir.children.pop(old, None)
     if old_dir.listing is not None:
-        old_dir.listing.remove(old)
+        old_dir.listing.remove(old, whiteout_asked)
     _rename_node(source, old_dir, old, new_dir, new)
     _list(new_dir, new, source)
 
@@ -95,10 +100,8 @@ def _clear_target(stack: Stack, target: Node | None, fd: int, name: bytes) -> No
             whiteout.clear(stack, fd, name)
 
 
-def _move_on_disk(stack: Stack, source: Node, old_dir: Dir, old_fd: int, old: bytes, new_dir: Dir, new_fd: int,
-                  new: bytes) -> None:
-    needs_whiteout = bool(entry(stack, old_dir, old) & LOWER)
-    over_whiteout = bool(entry(stack, new_dir, new) & WHITEOUT)
+def _move_on_disk(stack: Stack, source: Node, old_fd: int, old: bytes, new_fd: int, new: bytes, needs_whiteout: bool,
+                  over_whiteout: bool) -> None:
     if source.is_dir and over_whiteout and stack.abilities.whiteout != "aufs":
         verbs.rename(old_fd, old, new_fd, new, RENAME_EXCHANGE)  # the whiteout goes where the directory was
         if not needs_whiteout:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unionfs.layer.tree import Layer
     from unionfs.union.config import Config
 
+SHARED_WHITEOUT = b"#whiteout"  # in work, the inode that all whiteouts of the device form are links to
 _FOREIGN_SHIFT = 56  # inode numbers of layers on other file systems carry the number of theirs in the top bits
 _KEPT_NAMES = 400_000  # names in listings that are kept although they could be read again, about 60 MB
 
@@ -57,7 +58,7 @@ class Stack:
         self.can_impersonate = False
         self.copied: threading.Condition | None = None  # told when a copy-up ends, once someone has waited for one
         self.serial = 0
-        self.follow_redirects = config.redirect_dir in ("on", "follow")
+        self.follow_redirects = config.redirect_dir != "nofollow"  # off: as the kernel by default
         try:
             self._open()
         except BaseException:
@@ -140,6 +141,8 @@ class Stack:
         if self.index is not None:
             self.index.close()
         if self.work_fd >= 0:
+            if verbs.exists(self.work_fd, SHARED_WHITEOUT):
+                verbs.unlink(self.work_fd, SHARED_WHITEOUT)
             os.close(self.work_fd)
             self.work_fd = -1
         for fd in self.held:

@@ -14,13 +14,11 @@ from unionfs.layer import verbs
 from unionfs.libc import RENAME_EXCHANGE
 from unionfs.union import checks, marks
 from unionfs.union.copyup import copy_xattrs
+from unionfs.union.stack import SHARED_WHITEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unionfs.union.stack import Stack
-
-_SHARED = b"#whiteout"
-
 
 def put(stack: Stack, fd: int, name: bytes) -> None:
     """Hide `name` in an upper directory that has nothing under that name."""
@@ -141,15 +139,15 @@ def count(stack: Stack, name: bytes) -> None:
 def _link_shared(stack: Stack, fd: int, name: bytes) -> None:
     """A link to the one whiteout inode; a new inode when it has all the links it can have."""
     try:
-        verbs.link(stack.work_fd, _SHARED, fd, name)
+        verbs.link(stack.work_fd, SHARED_WHITEOUT, fd, name)
         return
     except OSError as error:
         if error.errno == EMLINK:
-            verbs.unlink(stack.work_fd, _SHARED)
+            verbs.unlink(stack.work_fd, SHARED_WHITEOUT)
         elif error.errno != ENOENT:
             raise
-    verbs.mknod(stack.work_fd, _SHARED, S_IFCHR, marks.WHITEOUT_RDEV)
-    verbs.link(stack.work_fd, _SHARED, fd, name)
+    verbs.mknod(stack.work_fd, SHARED_WHITEOUT, S_IFCHR, marks.WHITEOUT_RDEV)
+    verbs.link(stack.work_fd, SHARED_WHITEOUT, fd, name)
 
 
 def _xattr_form(stack: Stack) -> bytes:

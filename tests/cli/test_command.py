@@ -66,7 +66,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ("mount", "no mount point given"),
         ("mount a b c", "too many arguments: 'c'"),
         ("mount --uper /u /m", "unknown flag --uper; did you mean --upper?"),
-        ("mount --frontend c /m", "--frontend must be auto, kernel or fusepy, not 'c'"),
+        ("mount --frontend c /m", "option frontend: must be auto, kernel or fusepy, not 'c'"),
         ("mount -o lowerdirr=/a /m", "unknown option 'lowerdirr'; did you mean 'lowerdir'?"),
         ("umount", "umount needs a mount point"),
         ("install-helper /sbin", "install-helper takes no '/sbin'"),

@@ -4,7 +4,6 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 VENV := .venv
-PYTHON_STRICT := $(VENV)/bin/python -bb -W error
 # `make test ARGS="-k copy_up -x"`
 ARGS ?=
 
@@ -29,10 +28,10 @@ demo: $(VENV)/.made  ## see copy-on-write at work on a real mount
 	@$(VENV)/bin/python demo/run.py
 
 test: $(VENV)/.made  ## the tests, in under ten minutes
-	$(PYTHON_STRICT) -m pytest -m "not long" $(ARGS)
+	tools/run-tests -m "not long" $(ARGS)
 
 test-long: $(VENV)/.made  ## the tests that take longer, too
-	$(PYTHON_STRICT) -m pytest $(ARGS)
+	tools/run-tests $(ARGS)
 
 bench: $(VENV)/.made  ## micro benchmarks: the wire format, lookup, copy-up, …
 	$(VENV)/bin/python -m pytest bench/micro $(ARGS)

@@ -211,7 +211,7 @@ def test_a_missing_prefix(scripts: Path, tmp_path: Path, capsys: pytest.CaptureF
 # --- the house ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["tools/system-packages", "tools/find-python", "tools/make-venv", ".ci/run"])
+@pytest.mark.parametrize("script", ["tools/system-packages", "tools/find-python", "tools/make-venv", "tools/run-tests", ".ci/run"])
 def test_scripts_parse_and_may_be_run(script: str) -> None:
     path = ROOT / script
     shell = "bash" if script == ".ci/run" else "sh"

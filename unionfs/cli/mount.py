@@ -5,12 +5,13 @@ from __future__ import annotations
 from unionfs.cli import checks
 from unionfs.cli.args import parse
 from unionfs.cli.errors import UsageError, shown
-from unionfs.cli.options import FRONTENDS, MountOptions, apply
+from unionfs.cli.options import MountOptions, apply, apply_one
+from unionfs.cli.optstring import escape
 from unionfs.union.config import Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 USAGE = """usage: unionfs mount [-o OPTIONS] [FLAGS] [SOURCE] MNT
 
@@ -34,26 +35,26 @@ HELPER_USAGE = """usage: mount.unionfs [SOURCE] MNT [-sfnv] [-o OPTIONS] [-t TYP
 The helper that mount(8) runs for mount -t unionfs; unionfs mount --help tells about OPTIONS.
 """
 
-_COMMON = {b"-o": ("options", True), b"-h": ("help", False), b"--help": ("help", False)}
+# Spelling → what it stands for, and whether a value follows. Names without a star are mount options.
+_COMMON = {b"-o": ("*options", True), b"-h": ("*help", False), b"--help": ("*help", False)}
 
 _COMMAND_FLAGS = _COMMON | {
-    b"--options": ("options", True), b"--lower": ("lower", True), b"--data": ("data", True),
-    b"--upper": ("upper", True), b"--work": ("work", True), b"--source": ("source", True),
+    b"--options": ("*options", True), b"--lower": ("lowerdir+", True), b"--data": ("datadir+", True),
+    b"--upper": ("upperdir", True), b"--work": ("workdir", True), b"--source": ("fsname", True),
     b"--frontend": ("frontend", True), b"--log": ("log", True), b"-f": ("foreground", False),
     b"--foreground": ("foreground", False), b"-d": ("debug", False), b"--debug": ("debug", False),
 }  # fmt: skip
 
-# What mount(8) passes to every helper: -f is a dry run; -s would tolerate unknown options (nothing here),
+# What mount(8) passes to every helper: -f is a dry run; -s would tolerate unknown options (nothing here does),
 # -n leave mtab alone, -v talk.
 _HELPER_FLAGS = _COMMON | {
-    b"-f": ("fake", False), b"-t": ("type", True),
-    b"-s": ("ignored", False), b"-n": ("ignored", False), b"-v": ("ignored", False),
-    b"-w": ("ignored", False), b"-r": ("readonly", False),
+    b"-f": ("*fake", False), b"-r": ("ro", False), b"-w": ("rw", False), b"-t": ("*ignored", True),
+    b"-s": ("*ignored", False), b"-n": ("*ignored", False), b"-v": ("*ignored", False),
     b"--foreground": ("foreground", False), b"--debug": ("debug", False),
 }  # fmt: skip
 
 # What programs that stand in for fuse-overlayfs are called with.
-_PROGRAM_FLAGS = _COMMAND_FLAGS | {b"-s": ("ignored", False), b"-t": ("type", True)}
+_PROGRAM_FLAGS = _COMMAND_FLAGS | {b"-s": ("*ignored", False), b"-t": ("*ignored", True)}
 
 
 class Plan:
@@ -94,9 +95,14 @@ def read_plan(argv: list[bytes], flags: Mapping[bytes, tuple[str, bool]]) -> Pla
     found, positionals = parse(argv, flags)
     plan = Plan()
     for name, value in found:
-        if name == "help":
+        if name == "*help":
             return None
-        _FLAG_EFFECTS[name](plan, value)
+        if name == "*options":
+            apply(value, plan.config, plan.mount)
+        elif name == "*fake":
+            plan.fake = True
+        elif name != "*ignored":
+            apply_one(name.encode(), escape(value) or None, plan.config, plan.mount)
     if not positionals:
         raise UsageError("no mount point given: unionfs mount -o lowerdir=A:B,upperdir=U,workdir=W MNT")
     if len(positionals) > 2:
@@ -105,67 +111,6 @@ def read_plan(argv: list[bytes], flags: Mapping[bytes, tuple[str, bool]]) -> Pla
         plan.mount.source = positionals[0]
     plan.mountpoint = positionals[-1]
     return plan
-
-
-def _lower(plan: Plan, value: bytes) -> None:
-    plan.config.lower = [*plan.config.lower, value]
-
-
-def _data(plan: Plan, value: bytes) -> None:
-    plan.config.data = [*plan.config.data, value]
-
-
-def _upper(plan: Plan, value: bytes) -> None:
-    plan.config.upper = value
-
-
-def _work(plan: Plan, value: bytes) -> None:
-    plan.config.work = value
-
-
-def _source(plan: Plan, value: bytes) -> None:
-    plan.mount.source = value
-
-
-def _log(plan: Plan, value: bytes) -> None:
-    plan.mount.log = value
-
-
-def _foreground(plan: Plan, _value: bytes) -> None:
-    plan.mount.foreground = True
-
-
-def _debug(plan: Plan, _value: bytes) -> None:
-    plan.mount.debug = True
-
-
-def _fake(plan: Plan, _value: bytes) -> None:
-    plan.fake = True
-
-
-def _frontend(plan: Plan, value: bytes) -> None:
-    if (name := shown(value)) not in FRONTENDS:
-        raise UsageError(f"--frontend must be {', '.join(FRONTENDS[:-1])} or {FRONTENDS[-1]}, not '{name}'")
-    plan.mount.frontend = name
-
-
-def _options(plan: Plan, value: bytes) -> None:
-    apply(value, plan.config, plan.mount)
-
-
-def _readonly(plan: Plan, _value: bytes) -> None:
-    apply(b"ro", plan.config, plan.mount)
-
-
-def _nothing(_plan: Plan, _value: bytes) -> None:
-    pass
-
-
-_FLAG_EFFECTS: dict[str, Callable[[Plan, bytes], None]] = {
-    "options": _options, "lower": _lower, "data": _data, "upper": _upper, "work": _work, "source": _source,
-    "log": _log, "foreground": _foreground, "debug": _debug, "fake": _fake, "frontend": _frontend,
-    "readonly": _readonly, "type": _nothing, "ignored": _nothing,
-}  # fmt: skip
 
 
 def carry_out(plan: Plan) -> None:

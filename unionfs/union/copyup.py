@@ -14,7 +14,7 @@ from stat import S_IFLNK, S_IFMT, S_IFREG, S_IMODE
 from threading import Condition
 
 from unionfs.layer import verbs
-from unionfs.union.lookup import find_data, place
+from unionfs.union.lookup import find_data, lower_path, place
 from unionfs.union.merge import DT_DIR, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE
 from unionfs.union.node import HERE, NOWHERE, UNKNOWN, UPPER, Dir, Node
 from unionfs.union.settle import defer, may_defer, settle_one
@@ -466,6 +466,15 @@ def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: 
         return b""
     set_impure(stack, node.parent)
     return mark
+
+
+def keep_lower_path(stack: Stack, node: Node) -> None:
+    """Before a file whose bytes still count as the lower's gets another name: record where that lower file is."""
+    if node.kind != S_IFREG or not node.linked:
+        return
+    if node in stack.unsettled or node in stack.settling or locate_data(stack, node) is not HERE:
+        fd, name = place(stack, node)
+        verbs.setxattr(fd, name, stack.marks.redirect, b"/" + lower_path(stack, node))
 
 
 def set_impure(stack: Stack, directory: Dir) -> None:

@@ -14,7 +14,7 @@ from stat import S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, S_ISGID
 from unionfs import libc
 from unionfs.layer import verbs
 from unionfs.union import checks, marks, whiteout
-from unionfs.union.copyup import copy_up, link_up
+from unionfs.union.copyup import copy_up, keep_lower_path, set_impure
 from unionfs.union.data import File
 from unionfs.union.lookup import NAME_MAX, entry, is_whiteout, place, stat
 from unionfs.union.merge import LOWER, TYPE, WHITEOUT, Names
@@ -86,8 +86,7 @@ def link(stack: Stack, node: Node, directory: Dir, name: bytes) -> os.stat_resul
     """Another name for a node, which is copied up first."""
     value = _free_name(stack, directory, name)
     copy_up(stack, node)
-    if node.linked and node.parent.layer == UPPER:
-        link_up(stack, node, node.parent, node.name)
+    keep_lower_path(stack, node)
     copy_up(stack, directory)
     fd = stack.part_fd(directory, UPPER)
     if value & WHITEOUT:
@@ -98,7 +97,10 @@ def link(stack: Stack, node: Node, directory: Dir, name: bytes) -> os.stat_resul
         verbs.link(*place(stack, node), fd, name)
     _settle_links(stack, node, directory, name)
     _note(stack, directory, name, node)
-    return stat(stack, node)
+    st = stat(stack, node)
+    if node.ino != stack.inode_number(UPPER, st.st_ino):
+        set_impure(stack, directory)
+    return st
 
 
 def _settle_links(stack: Stack, node: Node, directory: Dir, name: bytes) -> None:

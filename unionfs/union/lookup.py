@@ -156,9 +156,16 @@ def _node_of(stack: Stack, directory: Dir, name: bytes, layer: int, st: os.stat_
         node = stack.indexed_node(directory, name, layer, ino, kind, fd) or Node(ino, kind, layer, directory, name)
         stack.hard_links[ino] = node
         node.names = set()
+        if node.layer != UPPER and ino in stack.hidden_links:
+            node.links = st.st_nlink - stack.hidden_links[ino]
     if node.names is None:
         node.names = {(node.parent, node.name)}
     node.names.add((directory, name))
+    if not node.linked and node.layer == layer:  # it had lost the names known so far
+        node.parent, node.name, node.linked = directory, name, True
+        if node.fd >= 0:
+            os.close(node.fd)
+            node.fd = NOWHERE
     return node
 
 
@@ -247,6 +254,17 @@ def find_data(stack: Stack, node: Node) -> tuple[int, bytes] | None:
             redirect = marks.read(fd, name, stack.marks.redirect)
         finally:
             os.close(fd)
+
+
+def lower_path(stack: Stack, node: Node) -> bytes:
+    """The path of the lower file that an upper metacopy file stands over. Raises EIO where there is none."""
+    trail = _Trail(node.parent, node.name)
+    redirect = marks.read(*place(stack, node), stack.marks.redirect)
+    if redirect:
+        trail.redirect(marks.parse_redirect(redirect))
+    _layer, fd, path = _next_with_file(stack, trail, node.layer)
+    os.close(fd)
+    return path
 
 
 def _next_with_file(stack: Stack, trail: _Trail, above: int) -> tuple[int, int, bytes]:

@@ -121,6 +121,8 @@ def detach(stack: Stack, node: Node, directory: Dir, name: bytes, held: int | No
 def _count_down(stack: Stack, node: Node, held: int | None) -> None:
     """One hard link less. An indexed inode keeps the count on disk, since not all of its names are there."""
     if node.layer != UPPER:
+        # Copying the data to keep a count on disk, as the kernel does, is no fair price: it is kept in memory.
+        stack.hidden_links[node.ino] = stack.hidden_links.get(node.ino, 0) + 1
         node.links = (stat(stack, node).st_nlink if node.links < 0 else node.links) - 1
     elif node.links > 0:
         node.links -= 1

@@ -12,7 +12,7 @@ from errno import EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
 from unionfs.layer import verbs
 from unionfs.libc import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from unionfs.union import marks, whiteout
-from unionfs.union.copyup import copy_up, link_up, set_impure
+from unionfs.union.copyup import copy_up, keep_lower_path, link_up, set_impure
 from unionfs.union.lookup import NAME_MAX, entry, lookup, require
 from unionfs.union.merge import LOWER, WHITEOUT
 from unionfs.union.node import UPPER, Dir, Node
@@ -136,6 +136,7 @@ def _prepare(stack: Stack, node: Node, old_dir: Dir, old: bytes, new_dir: Dir) -
     else:
         copy_up(stack, node)
         link_up(stack, node, old_dir, old)
+        keep_lower_path(stack, node)
     copy_up(stack, new_dir)
     if old_dir is not new_dir and (old_dir.impure or (node.is_dir and len(node.layers) > 1)):  # type: ignore[attr-defined]
         set_impure(stack, new_dir)

@@ -81,9 +81,11 @@ def _place(stack: Stack, node: Node) -> tuple[int, bytes]:
 
 def _unmark(stack: Stack, fd: int) -> None:
     try:
-        verbs.removexattr(fd, None, stack.marks.metacopy)
-    except OSError as error:
-        if error.errno != ENODATA:
-            raise
+        for mark in (stack.marks.metacopy, stack.marks.redirect):
+            try:
+                verbs.removexattr(fd, None, mark)
+            except OSError as error:
+                if error.errno != ENODATA:
+                    raise
     finally:
         os.close(fd)

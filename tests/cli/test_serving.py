@@ -108,15 +108,24 @@ def test_debug_shows_requests_and_replies(site: Site) -> None:
     assert [line for line in lines if "OPEN" in line]
 
 
+BARE = 0.015  # s: an interpreter that does nothing, on a machine that does nothing else
+
+
 def test_mounted_within_150_ms(site: Site) -> None:
-    """From the start of the command to its success; the best of some, with compiled modules as installed ones have."""
+    """From the start of the command to its success; the best of some, with compiled modules as installed ones have.
+    On a busy machine the limit grows with the time that a bare interpreter takes in the same minute.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(site.base / "compiled")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-m", "unionfs", "mount", "-o", site.options, str(site.mnt)]
-    seconds = []
-    for _ in range(8):
+
+    def seconds(*words: str) -> float:
         start = time.perf_counter()
-        subprocess.run(command, env=environment, check=True)
-        seconds.append(time.perf_counter() - start)
+        subprocess.run([sys.executable, *words], env=environment, check=True)
+        return time.perf_counter() - start
+
+    bare, mounted = [], []
+    for _ in range(10):
+        bare.append(seconds("-c", "pass"))
+        mounted.append(seconds("-m", "unionfs", "mount", "-o", site.options, str(site.mnt)))
         unmount(site)
-    assert min(seconds) < 0.150
+    assert min(mounted) < 0.150 * max(1, min(bare) / BARE)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.site import Site
+from unionfs import fusepy_front
 
 
 @pytest.fixture
@@ -21,3 +22,15 @@ def site() -> Iterator[Site]:
     yield found
     found.clean()
     shutil.rmtree(base)
+
+
+@pytest.fixture(params=["kernel", "fusepy"])
+def either(request: pytest.FixtureRequest, site: Site) -> Site:
+    """A site whose options choose one front end, each in its turn."""
+    if request.param == "fusepy":
+        try:
+            fusepy_front.load()
+        except ImportError as error:
+            pytest.skip(str(error))
+    site.options += f",frontend={request.param}"
+    return site

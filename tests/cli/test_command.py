@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.lib.engines import ROOT
-from unionfs import __version__
-from unionfs.cli import COMMANDS, checks, lifeline, main, mount
+from unionfs import __version__, fusepy_front, server
+from unionfs.cli import COMMANDS, checks, daemon, lifeline, main, mount, serve, watch
 from unionfs.cli.errors import CommandError
-from unionfs.cli.options import MS_RDONLY
+from unionfs.cli.log import Log
+from unionfs.cli.options import MS_RDONLY, MountOptions
+from unionfs.device import MountError
+from unionfs.union.config import Config
 
 
 def words(line: str) -> list[bytes]:
@@ -229,3 +232,60 @@ def test_find_python_refuses_an_old_one(tmp_path: Path) -> None:
     done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Python 3.11 or newer is needed" in done.stderr
+
+
+# --- the choice of a front end ---------------------------------------------------------------------------------------
+
+
+class NoSpeaker:
+    """A session of front end A with a kernel that it does not understand."""
+
+    passthrough = ""
+
+    def run(self, ready: object) -> None:
+        raise MountError("no agreement with the kernel: it speaks 7.23")
+
+
+class Listener(daemon.Report):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def old_kernel(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Where front end A cannot run; the mount points that front end B was asked to serve."""
+    served: list[bytes] = []
+    monkeypatch.setattr(server, "mount", lambda *_, **__: NoSpeaker())
+    monkeypatch.setattr(fusepy_front, "serve", lambda _union, mountpoint, **_: served.append(mountpoint))
+    monkeypatch.setattr(watch, "block", lambda: None)
+    return served
+
+
+def serve_empty(base: Path, frontend: str, report: daemon.Report) -> None:
+    for name in ("lower", "mnt"):
+        (base / name).mkdir()
+    mount_options = MountOptions()
+    mount_options.frontend = frontend
+    directory = os.getcwd()
+    try:
+        config = Config(lower=[os.fsencode(base / "lower")])
+        serve.run(config, mount_options, os.fsencode(base / "mnt"), report, Log())
+    finally:
+        os.chdir(directory)
+
+
+def test_where_the_kernel_is_too_old_libfuse_serves_and_that_is_said(old_kernel: list[bytes], tmp_path: Path) -> None:
+    listener = Listener()
+    serve_empty(tmp_path, "auto", listener)
+    assert old_kernel == [os.fsencode(tmp_path / "mnt")]
+    (note,) = listener.notes
+    assert note.startswith("no agreement with the kernel: it speaks 7.23; serving through libfuse (fusepy) instead")
+
+
+def test_who_insists_on_the_kernel_front_end_gets_an_error(old_kernel: list[bytes], tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"it speaks 7\.23"):
+        serve_empty(tmp_path, "kernel", Listener())
+    assert old_kernel == []

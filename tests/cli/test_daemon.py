@@ -109,7 +109,7 @@ def test_signals_unmount_then_detach_then_end(log: Path, pids: list[int]) -> Non
     pid = int(started.err.removeprefix("unionfs: "))
     pids.append(pid)
     os.kill(pid, signal.SIGUSR1)
-    wait_until(lambda: "counters: copy_ups=2 lookups=7" in started.logged(), "the counters")
+    wait_until(lambda: "copy_ups=2 lookups=7" in started.logged(), "the counters")
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: "unmount lazy=True" in started.logged(), "the lazy unmount")
     assert "SIGTERM: Device or resource busy; detached" in started.logged()

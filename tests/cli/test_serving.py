@@ -16,63 +16,63 @@ from tests.cli.site import Site, alive, assert_works, unmount
 from tests.lib.engines import ROOT, is_mounted, wait_until
 
 
-def test_the_daemon_keeps_nothing_of_its_parent(site: Site) -> None:
-    pid = site.mount("-o", site.options, site.mnt)
+def test_the_daemon_keeps_nothing_of_its_parent(either: Site) -> None:
+    pid = either.mount("-o", either.options, either.mnt)
     assert os.readlink(f"/proc/{pid}/cwd") == "/"
     assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
     assert os.getsid(pid) == pid
     links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    assert not [link for link in links if link.startswith("pipe:") or link == str(site.mnt)]
+    assert not [link for link in links if link.startswith("pipe:") or link == str(either.mnt)]
     assert "Umask:\t0000" in Path(f"/proc/{pid}/status").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_unmounts(site: Site, number: signal.Signals) -> None:
-    pid = site.mount("-o", site.options, site.mnt)
-    (site.mnt / "n").write_text("new")
+def test_a_signal_unmounts(either: Site, number: signal.Signals) -> None:
+    pid = either.mount("-o", either.options, either.mnt)
+    (either.mnt / "n").write_text("new")
     os.kill(pid, number)
     wait_until(lambda: not alive(pid), "the end of the daemon")
-    assert not is_mounted(str(site.mnt))
-    assert (site.base / "upper/n").read_text() == "new"
+    assert not is_mounted(str(either.mnt))
+    assert (either.base / "upper/n").read_text() == "new"
 
 
-def test_a_signal_lets_open_files_be_finished_with(site: Site) -> None:
-    pid = site.mount("-o", site.options, site.mnt)
-    with open(site.mnt / "b", "r+") as file:
+def test_a_signal_lets_open_files_be_finished_with(either: Site) -> None:
+    pid = either.mount("-o", either.options, either.mnt)
+    with open(either.mnt / "b", "r+") as file:
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: not is_mounted(str(site.mnt)), "the detached mount")
+        wait_until(lambda: not is_mounted(str(either.mnt)), "the detached mount")
         assert file.read() == "bottom"
         file.write(" and more")
         assert alive(pid)
     wait_until(lambda: not alive(pid), "the end of the daemon")
-    assert (site.base / "upper/b").read_text() == "bottom and more"
+    assert (either.base / "upper/b").read_text() == "bottom and more"
 
 
-def test_counters_on_request(site: Site) -> None:
-    pid = site.mount("-o", site.options, site.mnt)
-    with open(site.mnt / "b", "a") as file:
+def test_counters_on_request(either: Site) -> None:
+    pid = either.mount("-o", either.options, either.mnt)
+    with open(either.mnt / "b", "a") as file:
         file.write("!")
     os.kill(pid, signal.SIGUSR1)
-    wait_until(lambda: "copy_ups=" in site.log.read_text(), "the counters in the log")
-    assert re.search(r" copy_ups=1\b", site.log.read_text())
+    wait_until(lambda: "copy_ups=" in either.log.read_text(), "the counters in the log")
+    assert re.search(r" copy_ups=1\b", either.log.read_text())
 
 
-def test_unmounting_waits_so_that_the_upper_is_free(site: Site) -> None:
+def test_unmounting_waits_so_that_the_upper_is_free(either: Site) -> None:
     for _ in range(5):
-        site.mount("-o", site.options, site.mnt)
-        unmount(site)
+        either.mount("-o", either.options, either.mnt)
+        unmount(either)
 
 
-def test_a_busy_mount_stays_unless_lazy(site: Site) -> None:
-    pid = site.mount("-o", site.options, site.mnt)
-    with open(site.mnt / "b") as file:
-        done = site.run("umount", site.mnt)
+def test_a_busy_mount_stays_unless_lazy(either: Site) -> None:
+    pid = either.mount("-o", either.options, either.mnt)
+    with open(either.mnt / "b") as file:
+        done = either.run("umount", either.mnt)
         assert done.returncode == 1
         assert "busy" in done.stderr
         assert "--lazy" in done.stderr
-        assert is_mounted(str(site.mnt))
-        assert site.run("umount", "--lazy", site.mnt).returncode == 0
-        assert not is_mounted(str(site.mnt))
+        assert is_mounted(str(either.mnt))
+        assert either.run("umount", "--lazy", either.mnt).returncode == 0
+        assert not is_mounted(str(either.mnt))
         assert file.read() == "bottom"
     wait_until(lambda: not alive(pid), "the end of the daemon")
 
@@ -89,12 +89,12 @@ def test_a_dead_mount_is_explained_and_taken_away(site: Site) -> None:
     assert_works(site)
 
 
-def test_in_the_foreground(site: Site) -> None:
-    process = site.foreground("-f", "-o", site.options, site.mnt)
-    assert_works(site)
+def test_in_the_foreground(either: Site) -> None:
+    process = either.foreground("-f", "-o", either.options, either.mnt)
+    assert_works(either)
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
-    assert not is_mounted(str(site.mnt))
+    assert not is_mounted(str(either.mnt))
 
 
 def test_debug_shows_requests_and_replies(site: Site) -> None:

@@ -81,28 +81,33 @@ def _serve_kernel(union: Union, mount: MountOptions, mountpoint: bytes, report: 
 
 
 def _serve_fusepy(union: Union, mount: MountOptions, mountpoint: bytes, report: Report, log: Log) -> None:
+    from unionfs import fusepy_front, libc
     from unionfs.device import unmount
 
     checks.device()
     watch.block()
-    try:
-        from unionfs import fusepy_front
-
-        fusepy_front.load()
-    except (ImportError, OSError) as error:
-        raise CommandError(
-            f"the front end fusepy cannot be used: {error}; it needs pip install fusepy, and apt-get install libfuse2"
-        ) from None
     announce = _announcer(mountpoint, "fusepy", report, log)
 
     def ready() -> None:
+        if mount.private:
+            libc.mount(None, mountpoint, None, libc.MS_PRIVATE, None)
         watch.start(lambda lazy: unmount(mountpoint, lazy=lazy), lambda: union.counters, log)
         announce()
 
-    fusepy_front.serve(
-        union, mountpoint, source=mount.source, flags=mount.flags, allow_other=_allow_other(mount),
-        allow_root=mount.allow_root, timeout=mount.timeout, debug=mount.debug, log=log, ready=ready,
-    )  # fmt: skip
+    try:
+        fusepy_front.serve(
+            union, mountpoint, source=mount.source, flags=mount.flags, allow_other=_allow_other(mount),
+            allow_root=mount.allow_root, labels=_labels(mount), timeout=mount.timeout, debug=mount.debug, log=log,
+            ready=ready,
+        )  # fmt: skip
+    except fusepy_front.FrontError as error:
+        raise CommandError(str(error)) from None
+    except ImportError as error:
+        raise CommandError(
+            f"the front end fusepy cannot be used: {error}; it needs pip install fusepy, and apt-get install libfuse2"
+        ) from None
+    except BrokenPipeError:
+        raise CommandError("unmounted, since the command that mounted has gone") from None
 
 
 def _announcer(mountpoint: bytes, frontend: str, report: Report, log: Log) -> Callable[[], None]:

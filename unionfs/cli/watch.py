@@ -41,7 +41,7 @@ def _watch(unmount: Callable[[bool], None], counters: Callable[[], dict[str, int
     while True:
         number = signal.sigwait(STOP | {COUNTERS})
         if number == COUNTERS:
-            log("counters: " + " ".join(f"{name}={value}" for name, value in sorted(counters().items())))
+            log(" ".join(f"{name}={value}" for name, value in sorted(counters().items())))
         elif stopping:
             log("stopped a second time: ended, with files still open")
             os._exit(1)

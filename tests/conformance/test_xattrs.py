@@ -202,6 +202,12 @@ class TestAcl:
         with fails(errno.ENODATA):
             os.getxattr(fs.path("f"), acl.ACCESS)
 
+    def test_removing_an_acl_that_is_not_there(self, mount: Mount) -> None:
+        """Unlike any other xattr: it succeeds."""
+        fs = mount({"f": "x", "d": Dir()})
+        os.removexattr(fs.path("f"), acl.ACCESS)
+        os.removexattr(fs.path("d"), acl.DEFAULT)
+
     def test_an_acl_that_is_but_a_mode(self, mount: Mount) -> None:
         fs = mount({"f": File("x", mode=0o600)})
         os.setxattr(fs.path("f"), acl.ACCESS, acl.encode("u:7 g:5 o:4"))

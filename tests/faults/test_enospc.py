@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib import kernel
-from tests.lib.engines import Mounted
+from tests.lib.engines import Mounted, wait_until
 from tests.lib.errors import fails
 from tests.lib.layers import Dir, File, Layer
 
@@ -96,6 +96,8 @@ def test_writing_until_full(small: Callable[..., Mounted]) -> None:
         os.close(fd)
     assert fs.stat("new").st_size == written
     os.unlink(fs.path("new"))
+    # FUSE tells the daemon of the last close a moment after it.
+    wait_until(lambda: os.statvfs(fs.base).f_bavail * 4096 > 8 * MIB, "the space of the removed file")
     fs.append("f", b"y")
     assert fs.read("f") == b"xy"
 

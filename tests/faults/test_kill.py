@@ -20,15 +20,14 @@ SIZE = 512 << 20
 
 @contextlib.contextmanager
 def copying(fs: Mounted, name: str) -> Iterator[None]:
-    """The block runs while a copy-up of `name` is under way, as seen by a file that grows in work."""
+    """The block runs while a copy-up of `name` is under way, as seen by a file that grows without a final name."""
 
     def write() -> None:
         with contextlib.suppress(OSError):
             fs.append(name, b"new")
 
     def begun() -> bool:
-        files = [path for path in Path(fs.work).rglob("*") if path.is_file()]
-        return any(path.stat().st_blocks > 0 for path in files) or fs.in_upper(name)
+        return fs.in_upper(name) or any(blocks > 0 for blocks in growing(fs))
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -37,6 +36,18 @@ def copying(fs: Mounted, name: str) -> Iterator[None]:
         yield
     finally:
         thread.join()
+
+
+def growing(fs: Mounted) -> list[int]:
+    """Blocks of the daemon's open files that lie in work or, as O_TMPFILE, nowhere."""
+    assert fs.daemon is not None
+    found = []
+    for fd in Path(f"/proc/{fs.daemon.process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(fd)
+            if target.startswith(fs.work + "/") or (target.startswith(fs.base) and target.endswith(" (deleted)")):
+                found.append(fd.stat().st_blocks)
+    return found
 
 
 def kill(fs: Mounted) -> None:

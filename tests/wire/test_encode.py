@@ -19,7 +19,7 @@ FOREVER = b8(encode.FOREVER)
 
 
 def finished(buf: bytearray) -> bytes:
-    encode.put_unique(buf, UNIQUE)
+    encode.put_unique(buf, encode.UNIQUE_AT, UNIQUE)
     return bytes(buf)
 
 

@@ -64,7 +64,7 @@ def test_a_newer_major_is_asked_for_ours() -> None:
 
 def test_reply() -> None:
     buf = init_reply(agree(wanted=kernel.FUSE_PASSTHROUGH | kernel.FUSE_INIT_EXT | kernel.FUSE_MAX_PAGES))
-    encode.put_unique(buf, UNIQUE)
+    encode.put_unique(buf, encode.UNIQUE_AT, UNIQUE)
     assert bytes(buf) == reply(
         b4(7), b4(45), b4(131072), b4(kernel.FUSE_INIT_EXT | kernel.FUSE_MAX_PAGES),
         b2(MAX_BACKGROUND), b2(CONGESTION), b4(1 << 20), b4(1), b2(256), b2(0),

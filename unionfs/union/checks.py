@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from errno import EBUSY, EEXIST, ENOENT, ENOTDIR, ENOTEMPTY, EWOULDBLOCK
+from errno import EEXIST, ENOENT, ENOTDIR, ENOTEMPTY
+from time import monotonic, sleep
 
 from unionfs import libc
 from unionfs.layer import verbs
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _FS_IOC_GETFSUUID = 0x80111500  # _IOR(0x15, 0, struct fsuuid2)
 _CAP_SYS_ADMIN = 1 << 21
+_PATIENCE = 2.0  # s that a mount waits for the daemon of one just unmounted to let go of its upper
 
 
 class Abilities:
@@ -138,13 +140,9 @@ def lock_upper(config: Config) -> list[int]:
         for option, path in (("upperdir", config.upper), ("workdir", config.work)):
             assert path is not None
             held.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            try:
-                fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (EWOULDBLOCK, EBUSY):
-                    raise
+            if not _lock(held[-1]):
                 raise ConfigError(f"{option} {show(path)} is in use by another unionfs mount: unmount that first, or "
-                                  "give this one an upperdir and workdir of its own") from None
+                                  "give this one an upperdir and workdir of its own")
             _refuse_kernel_overlay(option, path)
     except BaseException as error:
         for fd in held:
@@ -153,6 +151,19 @@ def lock_upper(config: Config) -> list[int]:
             raise ConfigError(f"{os.fsdecode(error.filename or b'')}: {error.strerror}") from None
         raise
     return held
+
+
+def _lock(fd: int) -> bool:
+    """Take the lock. umount(2) returns before the daemon has finished, so a holder gets a moment to end."""
+    deadline = monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if monotonic() > deadline:
+                return False
+            sleep(0.01)
 
 
 def _refuse_kernel_overlay(option: str, path: bytes) -> None:

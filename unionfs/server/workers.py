@@ -23,6 +23,7 @@ MAX_THREADS = 16
 # A thread that had nothing to do for so long ends.
 LINGER = 2.0  # s
 NAME = "unionfs-worker"
+_END = -1  # no request's unique
 
 
 class Workers:
@@ -38,7 +39,7 @@ class Workers:
         self._make_desk = make_desk
         self._answer = answer
         self.send = send
-        self._queue: SimpleQueue[int] = SimpleQueue()  # of unique
+        self._queue: SimpleQueue[int] = SimpleQueue()  # of unique; _END
         self._waiting: dict[int, Job] = {}  # by unique: not begun yet
         self._lock = allocate_lock()  # of the two numbers
         self._threads = 0
@@ -73,6 +74,8 @@ class Workers:
             unique = self._queue.get(timeout=LINGER)
         except Empty:
             return not self._may_end()
+        if unique == _END:
+            return False
         if job := self._waiting.pop(unique, None):
             self._answer(desk, job)
         with self._lock:
@@ -89,6 +92,8 @@ class Workers:
 
     def join(self) -> None:
         """Waits for all that has been submitted; returns when no thread is left."""
-        for thread in threading.enumerate():
-            if thread.name == NAME:
-                thread.join()
+        threads = [thread for thread in threading.enumerate() if thread.name == NAME]
+        for _ in threads:
+            self._queue.put(_END)  # behind all jobs: nobody lingers
+        for thread in threads:
+            thread.join()

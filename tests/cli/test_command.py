@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -145,21 +146,23 @@ def test_umount_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == f"unionfs: {tmp_path} is not a mount point\n"
 
 
-def test_the_device_number_is_that_of_the_mount() -> None:
+def test_a_mount_is_told_by_its_device_and_its_place() -> None:
     st = os.stat("/proc")
-    assert lifeline.device_number(b"/proc") == b"%d:%d" % (os.major(st.st_dev), os.minor(st.st_dev))
-    assert lifeline.device_number(b"/no/mount") is None
+    name = lifeline.mount_name(b"/proc")
+    assert name is not None
+    assert re.fullmatch(rb"%d:%d/[0-9a-f]{8}" % (os.major(st.st_dev), os.minor(st.st_dev)), name)
+    assert lifeline.mount_name(b"/no/mount") is None
 
 
 def test_waiting_ends_with_the_holder() -> None:
-    number = b"%d:0" % os.getpid()
-    assert lifeline.grasp(number) == [], "nobody holds it"
-    holder = lifeline.hold(number)
+    name = b"%d:0" % os.getpid()
+    assert lifeline.grasp(name) == [], "nobody holds it"
+    holder = lifeline.hold(name)
     assert holder is not None
-    (waiter,) = lifeline.grasp(number)
+    (waiter,) = lifeline.grasp(name)
     holder.close()
     assert lifeline.wait(waiter)
-    assert lifeline.grasp(number) == [], "nobody holds it any more"
+    assert lifeline.grasp(name) == [], "nobody holds it any more"
 
 
 # --- install-helper -------------------------------------------------------------------------------

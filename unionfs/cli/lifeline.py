@@ -1,23 +1,27 @@
 """How `unionfs umount` knows that the daemon has ended: a socket that the daemon holds and the kernel closes.
 
-Its abstract name has the mount's device number and the daemon's pid, so nothing is left on disk and nothing can be
-stale. The daemon never accepts: a connection just breaks when the process ends.
+Its abstract name tells the mount, by its device number and a hash of its path, and the daemon's pid; so nothing is
+left on disk and nothing can be stale. The daemon never accepts: a connection just breaks when the process ends.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from zlib import crc32
 
 _WAIT = 20.0  # s; a daemon that was just unmounted has only to finish what it does and close its files
 
 
-def device_number(mountpoint: bytes) -> bytes | None:
-    """The `major:minor` of the topmost mount at this absolute path; asks the kernel's table and no daemon."""
+def mount_name(mountpoint: bytes) -> bytes | None:
+    """What tells the topmost mount at this absolute path from others; None where there is none.
+
+    From the kernel's table: no daemon is asked.
+    """
     target = _as_in_mountinfo(mountpoint)
     with open("/proc/self/mountinfo", "rb") as table:
-        found = [fields[2] for fields in map(bytes.split, table) if fields[4] == target]
-    return found[-1] if found else None
+        numbers = [fields[2] for fields in map(bytes.split, table) if fields[4] == target]
+    return b"%s/%08x" % (numbers[-1], crc32(mountpoint)) if numbers else None
 
 
 def _as_in_mountinfo(path: bytes) -> bytes:
@@ -26,11 +30,11 @@ def _as_in_mountinfo(path: bytes) -> bytes:
     return path
 
 
-def hold(number: bytes) -> socket.socket | None:
+def hold(mount: bytes) -> socket.socket | None:
     """The daemon's end, to be kept until the process ends; None where no socket is to be had: nobody can wait."""
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        end.bind(b"\0" + _prefix(number) + b"%d" % os.getpid())
+        end.bind(b"\0" + _prefix(mount) + b"%d" % os.getpid())
         end.listen(8)
     except OSError:
         end.close()
@@ -38,12 +42,12 @@ def hold(number: bytes) -> socket.socket | None:
     return end
 
 
-def grasp(number: bytes) -> list[socket.socket]:
-    """The waiter's ends, to be taken before unmounting. Of more than one daemon where the kernel has given the
-    number of a mount that is gone, but whose daemon is still writing, to the next.
+def grasp(mount: bytes) -> list[socket.socket]:
+    """The waiter's ends, to be taken before unmounting. More than one where the daemon of an earlier mount at the
+    same place is still writing.
     """
     ends = []
-    for name in _names(number):
+    for name in _names(mount):
         end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         end.settimeout(_WAIT)
         try:
@@ -67,13 +71,13 @@ def wait(end: socket.socket) -> bool:
     return True
 
 
-def _prefix(number: bytes) -> bytes:
+def _prefix(mount: bytes) -> bytes:
     # the user too: a stranger's socket of the same name would only make umount wait, but need not
-    return b"unionfs/" + number + b"/%d/" % os.geteuid()
+    return b"unionfs/%s/%d/" % (mount, os.geteuid())
 
 
-def _names(number: bytes) -> list[bytes]:
-    wanted = b"@" + _prefix(number)
+def _names(mount: bytes) -> list[bytes]:
+    wanted = b"@" + _prefix(mount)
     with open("/proc/net/unix", "rb") as table:
         last = [line.split()[-1] for line in table]
     return [b"\0" + name[1:] for name in last if name.startswith(wanted)]

@@ -114,9 +114,9 @@ def _announcer(mountpoint: bytes, frontend: str, report: Report, log: Log) -> Ca
     """What a front end calls when the mount answers."""
 
     def announce() -> None:
-        number = lifeline.device_number(mountpoint)
-        if number is not None:
-            _LIFELINES.append(lifeline.hold(number))
+        name = lifeline.mount_name(mountpoint)
+        if name is not None:
+            _LIFELINES.append(lifeline.hold(name))
         log(f"mounted at {os.fsdecode(mountpoint)}, front end {frontend}, pid {os.getpid()}")
         report.ready()
 

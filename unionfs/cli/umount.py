@@ -40,10 +40,10 @@ def unmount(mountpoint: bytes, *, lazy: bool) -> None:
     from unionfs.device import unmount as release
 
     real = os.path.realpath(mountpoint)
-    number = lifeline.device_number(real)
-    if number is None:
+    name = lifeline.mount_name(real)
+    if name is None:
         raise CommandError(f"{shown(mountpoint)} is not a mount point")
-    daemons = [] if lazy else lifeline.grasp(number)
+    daemons = [] if lazy else lifeline.grasp(name)
     try:
         release(real, lazy=lazy)
     except OSError as error:

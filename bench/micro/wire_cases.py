@@ -48,7 +48,7 @@ def _entry() -> Callable[[], object]:
 
     def pack() -> None:
         encode.put_entry(reply, 5, 6, 1, st)
-        encode.put_unique(reply, 77)
+        encode.put_unique(reply, encode.UNIQUE_AT, 77)
 
     return pack
 
@@ -58,7 +58,7 @@ def _attr() -> Callable[[], object]:
 
     def pack() -> None:
         encode.put_attr(reply, 32, 6, 1, st)
-        encode.put_unique(reply, 77)
+        encode.put_unique(reply, encode.UNIQUE_AT, 77)
 
     return pack
 

@@ -38,14 +38,14 @@ def serving(mountpoint: Path) -> list[int]:
     """
     wanted = os.fsencode(mountpoint)
     found = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
             try:
-                arguments = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+                arguments = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
             if wanted in arguments:
-                found.append(int(entry.name))
+                found.append(int(name))
     return sorted(found)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # linux/fs.h; the argument is a long in the number and an int in fact
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 RENAME_EXCHANGE = 2
+# The kernel keeps no pages for such an open; libfuse's buffers are not aligned as the layer would ask for.
+_DIRECT = os.O_DIRECT
 _STATVFS = (
     "f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree", "f_favail", "f_flag", "f_namemax",
 )  # fmt: skip
@@ -62,11 +64,11 @@ class Operations:
         return self.paths.node(_bytes(path))
 
     def attributes(self, path: str | None, handle: int) -> tuple[int, int, os.stat_result]:
-        """(inode number, link count, the rest). libfuse takes one from the links of a file it has hidden."""
+        """(inode number, link count, the rest). libfuse takes one from the links, if any, of a file it has hidden."""
         node = self.find(path, handle)
         st = self.union.stat(node)
         links = self.union.nlink(node, st)
-        if self.paths.hidden and self._last_name(path, handle) in self.paths.hidden:
+        if links and self.paths.hidden and self._last_name(path, handle) in self.paths.hidden:
             links += 1
         return node.ino, links, st
 
@@ -206,7 +208,10 @@ class Operations:
         return self.union.getxattr(self.paths.node(_bytes(path)), _bytes(name))
 
     def listxattr(self, path: str) -> list[str]:
-        return [name.decode("latin-1") for name in self.union.listxattr(self.paths.node(_bytes(path)))]
+        """What trusted.* there is, only root is told, as by other file systems."""
+        names = self.union.listxattr(self.paths.node(_bytes(path)))
+        for_root = self.who()[0] == 0
+        return [name.decode("latin-1") for name in names if for_root or not name.startswith(b"trusted.")]
 
     def setxattr(self, path: str, name: str, value: bytes, options: int) -> None:
         node = self.paths.node(_bytes(path))
@@ -233,7 +238,7 @@ class Operations:
 
     def open(self, path: str, fi: Any) -> None:
         node = self.paths.node(_bytes(path))
-        file = self.union.open(node, fi.flags)
+        file = self.union.open(node, fi.flags & ~_DIRECT)
         if fi.flags & os.O_TRUNC:
             # The kernel, having the truncation done by the open, forgets these bits.
             if self.who()[0]:
@@ -242,7 +247,7 @@ class Operations:
         self._opened(path, file, fi)
 
     def create(self, path: str, mode: int, fi: Any) -> None:
-        node, _st, file = self.union.create(*self.paths.place(_bytes(path)), mode, fi.flags, self.who())
+        node, _st, file = self.union.create(*self.paths.place(_bytes(path)), mode, fi.flags & ~_DIRECT, self.who())
         self.paths.meet(node)
         self._opened(path, file, fi)
 

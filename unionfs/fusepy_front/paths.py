@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from errno import ENOENT, ENOTDIR
+from errno import ENOENT, ENOTDIR, ESTALE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ _TRIES = 64  # nodes looked at for one that may be forgotten, so that no single 
 
 # What libfuse renames an open file to instead of unlinking it: node id and a counter, so no name comes twice.
 _HIDDEN = re.compile(rb"\.fuse_hidden[0-9a-f]{16,}")
+
+
+def _counter(hidden: bytes) -> int:
+    return int(hidden[-8:], 16)
 
 
 class Handle:
@@ -51,6 +55,7 @@ class Paths:
         self.keep_links = keep_links
         self.known: OrderedDict[Node, None] = OrderedDict()
         self.hidden: dict[bytes, tuple[Node, Dir]] = {}
+        self.last_hidden = 0
         self.handles: dict[int, Handle] = {}
         self._next = 1
 
@@ -61,8 +66,17 @@ class Paths:
         if path == b"/":
             return self.root
         directory, name = self.place(path)
-        if self.hidden and name in self.hidden:
-            return self.hidden[name][0]
+        if self.last_hidden and _HIDDEN.fullmatch(name):
+            return self._hidden_node(directory, name)
+        return self._child(directory, name)
+
+    def _hidden_node(self, directory: Dir, name: bytes) -> Node:
+        """ESTALE for what libfuse has hidden and closed since: whoever came by the old name looks it up anew."""
+        found = self.hidden.get(name)
+        if found is not None:
+            return found[0]
+        if _counter(name) <= self.last_hidden:
+            raise OSError(ESTALE, os.strerror(ESTALE), name)
         return self._child(directory, name)
 
     def place(self, path: bytes) -> tuple[Dir, bytes]:
@@ -146,6 +160,7 @@ class Paths:
     def hide(self, node: Node, directory: Dir, name: bytes, hidden: bytes) -> None:
         """The file has lost a name and libfuse knows it by another one, which nobody sees."""
         self.hidden[hidden] = node, directory
+        self.last_hidden = _counter(hidden)
         self._renamed(node, directory, name, directory, hidden)
 
     def unhide(self, name: bytes) -> bool:

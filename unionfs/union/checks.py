@@ -197,7 +197,7 @@ def prepare_work(upper: Layer, config: Config) -> int:
             raise ConfigError(f"{show(path)}/work/incompat/volatile exists: this upper was last mounted `volatile` and "
                               "may be incomplete; remove that directory to use it all the same")
         try:
-            verbs.mkdir(base, b"work", 0)
+            verbs.mkdir(base, b"work", 0o700 if os.geteuid() else 0)
         except FileExistsError:
             pass
         fd = verbs.open_dir(base, b"work")

@@ -14,9 +14,12 @@ from stat import S_IFLNK, S_IFMT, S_IFREG, S_IMODE
 from threading import Condition
 
 from unionfs.layer import verbs
-from unionfs.union.lookup import find_data, lower_path, place
+from unionfs.union import marks
+from unionfs.union.lookup import place
 from unionfs.union.merge import DT_DIR, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE
+from unionfs.union.metacopy import find_data
 from unionfs.union.node import HERE, NOWHERE, UNKNOWN, UPPER, Dir, Node
+from unionfs.union.parts import lower_path
 from unionfs.union.settle import defer, may_defer, settle_one
 
 TYPE_CHECKING = False
@@ -474,7 +477,8 @@ def keep_lower_path(stack: Stack, node: Node) -> None:
         return
     if node in stack.unsettled or node in stack.settling or locate_data(stack, node) is not HERE:
         fd, name = place(stack, node)
-        verbs.setxattr(fd, name, stack.marks.redirect, b"/" + lower_path(stack, node))
+        value = lower_path(node, marks.read(fd, name, stack.marks.redirect) or b"")
+        verbs.setxattr(fd, name, stack.marks.redirect, value)
 
 
 def set_impure(stack: Stack, directory: Dir) -> None:

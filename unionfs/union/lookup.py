@@ -7,18 +7,18 @@ costs one dict lookup and one stat however many layers there are.
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from errno import EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
+from errno import EINVAL, ENAMETOOLONG, ENOENT
 from stat import S_IFCHR, S_IFDIR, S_IFMT, S_IFREG
 
 from unionfs.layer import verbs
 from unionfs.union import marks
 from unionfs.union.merge import DT_CHR, INO_SHIFT, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE, WHITEOUT, Names, merge, pack
 from unionfs.union.node import NOWHERE, UPPER, Dir, Node
+from unionfs.union.parts import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from unionfs.union.stack import Stack
 
@@ -230,210 +230,7 @@ def forget(stack: Stack, node: Node) -> None:
         stack.close_parts(node)  # type: ignore[arg-type]
 
 
-def find_data(stack: Stack, node: Node) -> tuple[int, bytes] | None:
-    """Where a regular file's bytes are: None with its metadata, else (lower layer, path from its root).
-
-    A metacopy file has them in the next lower layer that has the name, or the path its redirect gives, as a file
-    that is no metacopy. Raises EIO where they are nowhere: the stack is broken, and zeros would be a lie.
-    """
-    if node.layer >= stack.deepest:
-        return None  # nothing below it could hold the data
-    fd, name = place(stack, node)
-    if stack.marks.metacopy not in marks.present(fd, name, stack.marks.prefix):
-        return None
-    layer, trail = node.layer, _Trail(node.parent, node.name)
-    redirect = marks.read(fd, name, stack.marks.redirect)
-    while True:
-        if redirect:
-            trail.redirect(marks.parse_redirect(redirect))
-        layer, fd, path = _next_with_file(stack, trail, layer)
-        name = path.rpartition(b"/")[2]
-        try:
-            if stack.marks.metacopy not in marks.present(fd, name, stack.marks.prefix):
-                return layer, path
-            redirect = marks.read(fd, name, stack.marks.redirect)
-        finally:
-            os.close(fd)
-
-
-def lower_path(stack: Stack, node: Node) -> bytes:
-    """The path of the lower file that an upper metacopy file stands over. Raises EIO where there is none."""
-    trail = _Trail(node.parent, node.name)
-    redirect = marks.read(*place(stack, node), stack.marks.redirect)
-    if redirect:
-        trail.redirect(marks.parse_redirect(redirect))
-    _layer, fd, path = _next_with_file(stack, trail, node.layer)
-    os.close(fd)
-    return path
-
-
-def _next_with_file(stack: Stack, trail: _Trail, above: int) -> tuple[int, int, bytes]:
-    """(layer, descriptor of the directory, path) of the next regular file on the trail below layer `above`."""
-    for layer in sorted(index for index in stack.layers if index > above):
-        if layer > stack.bottom and trail.absolute is None:
-            break  # data-only layers are reached by absolute redirects alone
-        path = trail.path_in(layer)
-        if path is None:
-            continue
-        directory, _, name = path.rpartition(b"/")
-        try:
-            fd = stack.layers[layer].open_dir(directory)
-        except OSError as error:
-            if error.errno in (ENOENT, ENOTDIR):
-                continue
-            raise
-        kind = _kind_at(stack, fd, name, layer)
-        if kind == S_IFREG:
-            return layer, fd, path
-        os.close(fd)
-        if kind:
-            break
-    raise OSError(EIO, "a metacopy file without its data in any lower layer", trail.name)
-
-
-# --- the parts of a directory --------------------------------------------------------------------------------------
-
-def resolve(stack: Stack, above: Dir, name: bytes, top: int, st: os.stat_result) -> Dir:
-    """The directory that `name` in `above` stands for, with all its parts: merging, opaque marks and redirects.
-
-    Raises EINVAL for a redirect that could lead astray, EPERM for one that redirect_dir forbids to follow.
-    """
-    listing = above.listing
-    below: Sequence[int] = above.layers if listing is None else listing.several.get(name, ())
-    child = Dir(0, [top], {}, above, name)
-    trail = _Trail(above, name)
-    if top != UPPER:
-        child.paths[top] = trail.path_in(top) or b""
-    layer = top
-    more = _read_marks(stack, child, trail, top, stack.part_fd(above, top), name)
-    while more and (layer := trail.next_layer(layer, below, stack.bottom)):
-        more = _add_part(stack, child, trail, layer)
-    child.ino = _number_of(stack, child, st)
-    return child
-
-
-class _Trail:
-    """Where the next lower layers are to be asked: a name in the parent's parts, or a path from each layer's root."""
-
-    __slots__ = ("above", "name", "absolute", "redirected")
-
-    def __init__(self, above: Dir, name: bytes) -> None:
-        self.above = above
-        self.name = name
-        self.absolute: list[bytes] | None = None
-        self.redirected = False
-
-    def path_in(self, layer: int) -> bytes | None:
-        """The path from the layer's root; None where the parent has no part there."""
-        if self.absolute is not None:
-            return b"/".join(self.absolute)
-        base = self.above.paths.get(layer)
-        if base is None:
-            return None
-        return base + b"/" + self.name if base else self.name
-
-    def next_layer(self, asked: int, known: Sequence[int], bottom: int) -> int:
-        """The layer to ask after `asked`, 0 when there is none: one of those known to have the name; after a redirect,
-        of the parent's or of all."""
-        if self.absolute is not None:
-            return asked + 1 if asked < bottom else 0
-        layers = self.above.layers if self.redirected else known
-        index = bisect_right(layers, asked)
-        return layers[index] if index < len(layers) else 0
-
-    def redirect(self, parts: list[bytes]) -> None:
-        self.redirected = True
-        if parts[0] == b"":
-            self.absolute = parts[1:]
-        elif self.absolute is not None:
-            self.absolute = self.absolute[:-1] + parts
-        else:
-            self.name = parts[0]
-
-
-def _read_marks(stack: Stack, child: Dir, trail: _Trail, layer: int, fd: int, name: bytes) -> bool:
-    """Take in the marks on one part (fd, name): False if nothing below it shows through."""
-    if layer >= stack.bottom and layer != UPPER:
-        return False
-    found = marks.present(fd, name, stack.marks.prefix)
-    if layer == UPPER:
-        child.impure = stack.marks.impure in found
-    if stack.marks.opaque in found and marks.read(fd, name, stack.marks.opaque) == b"y":
-        child.opaque = child.opaque or layer == UPPER
-        return False
-    if stack.aufs_in(layer) and verbs.exists(fd, name + b"/" + marks.AUFS_OPAQUE):
-        return False
-    if stack.marks.redirect in found:
-        if not stack.follow_redirects:
-            raise OSError(EPERM, "redirect on a stack mounted with redirect_dir=nofollow", name)
-        trail.redirect(marks.parse_redirect(marks.read(fd, name, stack.marks.redirect) or b""))
-    return True
-
-
-def _add_part(stack: Stack, child: Dir, trail: _Trail, layer: int) -> bool:
-    """Ask one lower layer for its part of `child`; False if no deeper layer is to be asked."""
-    if trail.absolute is not None:
-        return _add_absolute(stack, child, trail, layer)
-    path = trail.path_in(layer)
-    if path is None:
-        return True
-    fd = stack.part_fd(trail.above, layer)
-    kind = _kind_at(stack, fd, trail.name, layer)
-    if kind == 0:
-        return True
-    if kind != S_IFDIR:
-        return False
-    child.layers.append(layer)
-    child.paths[layer] = path
-    return _read_marks(stack, child, trail, layer, fd, trail.name)
-
-
-def _add_absolute(stack: Stack, child: Dir, trail: _Trail, layer: int) -> bool:
-    """Walk an absolute redirect from the layer's root. An opaque or redirected directory on the way counts as well."""
-    parts = trail.absolute or []
-    fd = os.dup(stack.layers[layer].fd)
-    more = True
-    try:
-        for depth, name in enumerate(parts):
-            kind = _kind_at(stack, fd, name, layer)
-            if kind == 0:
-                return more
-            if kind != S_IFDIR:
-                return False
-            if depth == len(parts) - 1:
-                child.layers.append(layer)
-                child.paths[layer] = b"/".join(parts)
-            step = _Trail(child, name)
-            step.absolute = parts[:depth + 1]
-            more = _read_marks(stack, child, step, layer, fd, name) and more
-            if step.redirected:
-                trail.absolute = (step.absolute or []) + parts[depth + 1:]
-            below = verbs.open_dir(fd, name)
-            os.close(fd)
-            fd = below
-    finally:
-        os.close(fd)
-    return more
-
-
-def _kind_at(stack: Stack, fd: int, name: bytes, layer: int) -> int:
-    """S_IFMT of a name in a lower layer; 0: not there; a whiteout counts as what it is not, a directory."""
-    try:
-        return S_IFMT(verbs.stat(fd, name).st_mode)
-    except FileNotFoundError:
-        return -1 if stack.aufs_in(layer) and verbs.exists(fd, marks.AUFS_PREFIX + name) else 0
-    except NotADirectoryError:
-        raise OSError(ENOTDIR, os.strerror(ENOTDIR), name) from None
-
-
-def _number_of(stack: Stack, child: Dir, st: os.stat_result) -> int:
-    """A directory keeps the number of its topmost lower part, so that copy-up and rename do not change it."""
-    first = child.layers[0]
-    if first == UPPER and len(child.layers) > 1:
-        first = child.layers[1]
-        st = os.stat(stack.part_fd(child, first))
-    return stack.inode_number(first, st.st_ino)
-
+# --- listing --------------------------------------------------------------------------------------------------------
 
 def listed_number(stack: Stack, directory: Dir, name: bytes, value: int) -> int:
     """The inode number that readdir shows: that of lookup. Costs a call only where the listing alone cannot know."""

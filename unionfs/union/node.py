@@ -67,10 +67,11 @@ class Dir(Node):
     probes    lookups answered layer by layer, before the content is worth reading whole
     removed   its name is gone; it is empty and stays so
     impure    the upper part may hold objects whose st_ino is that of a lower
+    redirect  the mark on the upper part that says where the parts below it are; b"" for none
     opaque    nothing below the upper part shows through
     """
 
-    __slots__ = ("layers", "paths", "fds", "children", "listing", "probes", "removed", "impure", "opaque")
+    __slots__ = ("layers", "paths", "fds", "children", "listing", "probes", "removed", "impure", "opaque", "redirect")
     is_dir = True
 
     def __init__(self, ino: int, layers: list[int], paths: dict[int, bytes], parent: Dir | None, name: bytes) -> None:
@@ -84,3 +85,4 @@ class Dir(Node):
         self.removed = False
         self.impure = False
         self.opaque = False
+        self.redirect = b""

@@ -16,6 +16,7 @@ from unionfs.union.copyup import copy_up, keep_lower_path, link_up, set_impure
 from unionfs.union.lookup import NAME_MAX, entry, lookup, require
 from unionfs.union.merge import LOWER, WHITEOUT
 from unionfs.union.node import UPPER, Dir, Node
+from unionfs.union.parts import lower_path
 from unionfs.union.remove import bury, detach, hold, require_empty
 
 TYPE_CHECKING = False
@@ -143,28 +144,21 @@ def _prepare(stack: Stack, node: Node, old_dir: Dir, old: bytes, new_dir: Dir) -
 
 
 def _prepare_dir(stack: Stack, node: Dir, new_dir: Dir) -> None:
-    lower = next((layer for layer in node.layers if layer != UPPER), None)
-    if lower is None:
+    if len(node.layers) == 1 and node.layer == UPPER:
         if not node.opaque and any(layer != UPPER for layer in new_dir.layers):
             whiteout.set_opaque(stack, stack.part_fd(node, UPPER), b"")
             node.opaque = True
         return
     if stack.config.redirect_dir != "on" or not stack.abilities.xattr:
         raise OSError(EXDEV, os.strerror(EXDEV), node.name)
-    value = _redirect_for(node, lower, new_dir)
+    value = lower_path(node, node.redirect)
+    if new_dir is node.parent and not node.redirect.startswith(b"/"):
+        value = value.rpartition(b"/")[2]  # a sibling's name is enough, and stays right when the parent moves
     if len(value) > marks.REDIRECT_MAX:
         raise OSError(EXDEV, "path too long for a redirect", node.name)
     copy_up(stack, node)
     verbs.setxattr(stack.part_fd(node, UPPER), b"", stack.marks.redirect, value)
-
-
-def _redirect_for(node: Dir, lower: int, new_dir: Dir) -> bytes:
-    """Where the lower parts are: a sibling's name if they lie in the new parent's own lower part, else their path."""
-    path = node.paths[lower]
-    above, _, name = path.rpartition(b"/")
-    if new_dir.paths.get(lower) == above and new_dir is node.parent:
-        return name
-    return b"/" + path
+    node.redirect = value
 
 
 # --- after ----------------------------------------------------------------------------------------------------------

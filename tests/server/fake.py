@@ -193,7 +193,7 @@ class FakeUnion:
     def link(self, node: FakeNode, d: FakeNode, name: bytes) -> os.stat_result:
         path = self._path(d, name)
         if node.fd >= 0:
-            os.link(node.path(), path, follow_symlinks=True)
+            os.link(node.path(), path, src_dir_fd=node.fd, follow_symlinks=True)
         else:
             os.link(node.path(), path, follow_symlinks=False)
         return os.lstat(path)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 
 from tests.server.fake import FakeUnion
 from tests.wire.messages import b2, b4, b8
-from unionfs.server import session as session_module
 from unionfs.server.session import Options, Session
 from unionfs.wire import kernel as k
 
@@ -32,10 +31,16 @@ class SocketPace:
         self._buffers = [buf]
 
     def receive(self) -> int:
-        length = os.readv(self._fd, self._buffers)
+        try:
+            length = os.readv(self._fd, self._buffers)
+        except ConnectionResetError:
+            length = 0
         if not length:
             raise OSError(ENODEV, "unmounted")
         return length
+
+    def close(self) -> None:
+        pass
 
 
 class FakeKernel:
@@ -45,7 +50,6 @@ class FakeKernel:
         self.log: list[str] = []
         options = options or Options()
         options.log = self.log.append
-        options.pacing = False
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.settimeout(10)
         for end in (self._ours, self._theirs):
@@ -64,8 +68,7 @@ class FakeKernel:
             self._error = error
 
     def __enter__(self) -> Self:
-        self._before = session_module.Plain
-        session_module.Plain = SocketPace  # type: ignore[misc, assignment]
+        self.session.pace = SocketPace
         self._thread.start()
         offered = EVERYTHING if self._minor >= 36 else EVERYTHING & 0x3FFFFFF
         body = b4(7) + b4(self._minor) + b4(131072) + b4(offered & 0xFFFFFFFF)
@@ -78,7 +81,6 @@ class FakeKernel:
     def __exit__(self, kind: object, *_rest: object) -> None:
         self._ours.close()
         self._thread.join(10)
-        session_module.Plain = self._before  # type: ignore[misc]
         assert not self._thread.is_alive()
         if self._error is not None and kind is None:
             raise self._error

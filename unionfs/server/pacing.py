@@ -1,12 +1,59 @@
-"""Waiting for the next request."""
+"""Waiting for the next request, on the processor where it comes from.
+
+Waking a daemon on another processor costs more than all that the daemon does. So while one process alone
+makes requests, and waits for each, the loop's thread moves to the processor that this process runs on.
+Medians in µs of ten interleaved runs on two processors, Linux 6.18 (with other work going on, load 6):
+
+                        waiting  following  following    50 reads without
+                        plainly  the last   a lone       waiting, then
+                                 client     client (*)   waiting
+    stat, cold             34.9       33.4       33.8    37.0
+    open read close        16.7       16.8       16.8    17.2
+    stat, each 0.3 ms      65.3       46.9       45.2    99.3
+    two clients           124.6       63.9       57.3   116.3
+    processor time, s      0.50       0.46       0.46    0.64
+
+(*) is what this module does. On an idle machine the scheduler finds the good place by itself half of the
+time; then the medians are alike, and what is gained is the other half (stat, each 0.3 ms: 26–35 against 90).
+
+Rules, so that it never hurts:
+- every 31st request is looked at. The number is odd because opens and releases take turns;
+- two different clients one after the other: parallel work, the scheduler knows better. Let go;
+- READ and WRITE: readahead overlaps with the client's own work, on two processors. Let go;
+- pid 0 says nothing: a release, or a client in a foreign pid namespace;
+- only processors that the thread was given; threads that the loop starts get them all back;
+- 0.1 s without a look: idle or slow, let go. An idle daemon costs nothing and is bound to nothing.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+from struct import Struct
+
 from unionfs.device.channel import receive
+from unionfs.wire.kernel import FUSE_READ, FUSE_WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Pace(Protocol):
+        """What waits for requests. `receive` puts one into the buffer and returns its length."""
+
+        def receive(self) -> int: ...
+
+        def close(self) -> None: ...
+
+
+EVERY = 31  # requests from one look to the next: a look costs 15 µs
+IDLE = 0.1  # s without a look after which the thread is let go
+_opcode_pid = Struct("=4xI24xI").unpack_from
 
 
 class Plain:
-    """Waits in the kernel."""
+    """Waits in the kernel, wherever the scheduler puts the thread."""
 
     __slots__ = ("_buffers", "_fd")
 
@@ -17,5 +64,94 @@ class Plain:
     def receive(self) -> int:
         return receive(self._fd, self._buffers)
 
+    def close(self) -> None:
+        pass
 
-Pacer = Plain
+
+class Pacer:
+    """Waits in the kernel, on the lone client's processor. Only for the main thread: it uses SIGALRM."""
+
+    __slots__ = ("_allowed", "_before", "_buf", "_buffers", "_client", "_fd", "_left", "_place")
+
+    def __init__(self, fd: int, buf: bytearray) -> None:
+        self._fd = fd
+        self._buf = buf
+        self._buffers = [buf]
+        self._left = EVERY
+        self._client = 0  # pid of the last client looked at
+        self._place = -1  # the processor the thread is bound to; -1: none
+        self._allowed = os.sched_getaffinity(0)
+        self._before = signal.signal(signal.SIGALRM, self._idle)
+
+    def receive(self) -> int:
+        self._left -= 1
+        if not self._left:
+            self._look()
+        return receive(self._fd, self._buffers)
+
+    def close(self) -> None:
+        """Gives the thread and the signal back."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self._before)
+        self._let_go()
+
+    def _look(self) -> None:
+        """Whose request the last one was, and what follows."""
+        self._left = EVERY
+        opcode, pid = _opcode_pid(self._buf)
+        if not pid:
+            return
+        if pid != self._client or opcode in (FUSE_READ, FUSE_WRITE):
+            self._client = pid
+            self._let_go()
+            return
+        place = processor_of(pid)
+        if place != self._place and place in self._allowed:
+            self._bind(place)
+        signal.setitimer(signal.ITIMER_REAL, IDLE)
+
+    def _bind(self, place: int) -> None:
+        try:
+            os.sched_setaffinity(0, (place,))
+        except OSError:  # taken away from us meanwhile
+            return
+        self._place = place
+
+    def _let_go(self) -> None:
+        if self._place >= 0:
+            self._place = -1
+            release_thread(self._allowed)
+
+    def _idle(self, _number: int, _frame: object) -> None:
+        self._let_go()
+
+
+def pace(fd: int, buf: bytearray) -> Pace:
+    """The best there is here: following needs the main thread and more than one processor."""
+    if threading.current_thread() is threading.main_thread() and len(os.sched_getaffinity(0)) > 1:
+        return Pacer(fd, buf)
+    return Plain(fd, buf)
+
+
+def processor_of(pid: int) -> int:
+    """The processor that a thread ran on last; -1 where that is not to be known."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        line = os.read(fd, 1024)
+    except OSError:
+        return -1
+    finally:
+        os.close(fd)
+    # the name, in parentheses, may hold anything; `processor` is the 39th field, the 37th behind it
+    return int(line[line.rindex(b")") + 2 :].split(None, 37)[36])
+
+
+def release_thread(allowed: set[int]) -> None:
+    """Lets the calling thread run on all of `allowed`."""
+    try:
+        os.sched_setaffinity(0, allowed)
+    except OSError:  # none of them is ours any more: the kernel has chosen others
+        pass

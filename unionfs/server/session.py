@@ -13,7 +13,7 @@ from unionfs.device.errors import MountError
 from unionfs.device.mount import unmount
 from unionfs.server.loop import Loop
 from unionfs.server.modes import Modes
-from unionfs.server.pacing import Pacer, Plain
+from unionfs.server.pacing import Plain, pace
 from unionfs.server.settler import Settler
 from unionfs.server.signals import Signals
 from unionfs.server.state import State
@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from unionfs.server.pacing import Pace
     from unionfs.union import Union
     from unionfs.wire.negotiate import Agreement
 
@@ -54,6 +55,7 @@ class StopNowError(BaseException):
 class Session:
     """`run` it in the main thread of the process. `stop` may be called from any thread and signal handler.
 
+    pace          makes what waits for requests; replaceable before `run`
     passthrough   why the kernel does not read and write upper files by itself; "" where it does. After INIT.
     """
 
@@ -68,6 +70,7 @@ class Session:
         self._backings = Backings(fd)
         self._buffer = bytearray(buffer_size(negotiate.MAX_WRITE))
         self.passthrough = ""
+        self.pace: Callable[[int, bytearray], Pace] = pace if options.pacing else Plain
         self.state = State(union, Modes(union, None, self._lost_passthrough), Settler(union, self._log))
         self.loop = Loop(fd, self.state, _lifetime(options.timeout), self._log)
         self._wrap_handlers()
@@ -103,8 +106,11 @@ class Session:
             self._close()
 
     def _serve(self) -> None:
-        pace = Pacer if self._options.pacing else Plain
-        self.loop.run(pace(self._fd, self._buffer).receive, self._buffer)
+        pace = self.pace(self._fd, self._buffer)
+        try:
+            self.loop.run(pace.receive, self._buffer)
+        finally:
+            pace.close()
 
     # --- the beginning ---------------------------------------------------------------------------------------
 

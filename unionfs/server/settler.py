@@ -5,7 +5,10 @@ See `unionfs.union.settle`. The thread is there only while copies wait.
 
 from __future__ import annotations
 
+import os
 from threading import Event, Thread
+
+from unionfs.server.pacing import release_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,13 +26,14 @@ ENOUGH = 256
 class Settler:
     """`wake` with the union's lock held; `join` without."""
 
-    __slots__ = ("_enough", "_log", "_thread", "_union")
+    __slots__ = ("_enough", "_log", "_processors", "_thread", "_union")
 
     def __init__(self, union: Union, log: Callable[[str], None]) -> None:
         self._union = union
         self._log = log
         self._thread: Thread | None = None
         self._enough = Event()
+        self._processors = os.sched_getaffinity(0)
         union.defer_sync = True
 
     def wake(self) -> None:
@@ -42,6 +46,7 @@ class Settler:
             self._enough.set()
 
     def _run(self) -> None:
+        release_thread(self._processors)
         while True:
             self._enough.wait(DELAY)
             self._enough.clear()

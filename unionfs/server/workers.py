@@ -6,9 +6,12 @@ waits for a disk releases it meanwhile.
 
 from __future__ import annotations
 
+import os
 import threading
 from _thread import allocate_lock
 from queue import Empty, SimpleQueue
+
+from unionfs.server.pacing import release_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ class Workers:
         self._queue: SimpleQueue[int] = SimpleQueue()  # of unique; _END
         self._waiting: dict[int, Job] = {}  # by unique: not begun yet
         self._lock = allocate_lock()  # of the two numbers
+        self._processors = os.sched_getaffinity(0)
         self._threads = 0
         self._free = 0  # threads that wait, less what is queued for them
 
@@ -64,6 +68,7 @@ class Workers:
         return self._waiting.pop(unique, None) is not None
 
     def _work(self) -> None:
+        release_thread(self._processors)  # the loop's thread may be bound to one when it starts us
         desk = self._make_desk()
         while self._take(desk):
             pass

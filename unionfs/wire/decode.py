@@ -90,9 +90,7 @@ listxattr = fixed(structs.fuse_getxattr_in)
 access = fixed(structs.fuse_access_in)
 interrupt = fixed(structs.fuse_interrupt_in)
 bmap = fixed(structs.fuse_bmap_in)
-fallocate = fixed(structs.fuse_fallocate_in)
 lseek = fixed(structs.fuse_lseek_in)
-copy_file_range = fixed(structs.fuse_copy_file_range_in)
 statx = fixed(structs.fuse_statx_in)
 
 
@@ -144,6 +142,16 @@ def link(buf: bytearray, end: int) -> tuple[int, bytes]:
     """(oldnodeid, newname)"""
     (oldnodeid,) = structs.fuse_link_in.unpack_from(buf, HEADER)
     return oldnodeid, text(buf, HEADER + 8, end)[0]
+
+
+def fallocate(buf: bytearray, _end: int) -> tuple[int, ...]:
+    """(fh, offset, length, mode, uid of the caller)"""
+    return *structs.fuse_fallocate_in.unpack_from(buf, HEADER), _ids(buf)[0]
+
+
+def copy_file_range(buf: bytearray, _end: int) -> tuple[int, ...]:
+    """(fh_in, off_in, nodeid_out, fh_out, off_out, len, flags, uid of the caller)"""
+    return *structs.fuse_copy_file_range_in.unpack_from(buf, HEADER), _ids(buf)[0]
 
 
 def write(buf: bytearray, end: int) -> tuple[int, int, int, int, memoryview]:

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 _NOW = -1  # union.utimens: the time of the call
 _LEAVE = -1  # union.chown: leave this owner as it is
 
-# linux/fs.h; the argument is a long in the number and an int in fact
-FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+# linux/fs.h; the argument of the first two is a long in the number and an int in fact
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR = 0x80086601, 0x40086602, 0x801C581F
+_FSXATTR_SIZE = 28
+# FS_…_FL → FS_XFLAG_…: sync, immutable, append, nodump, noatime, projinherit
+_XFLAGS = ((0x8, 0x20), (0x10, 0x8), (0x20, 0x10), (0x40, 0x80), (0x80, 0x40), (0x20000000, 0x200))
 
 
 def getattr_(desk: Desk, nodeid: int, _flags: int, _fh: int) -> Reply:
@@ -128,11 +131,18 @@ def statfs(desk: Desk, _nodeid: int) -> Reply:
 def ioctl(desk: Desk, nodeid: int, _fh: int, _flags: int, cmd: int, _arg: int, out: int, data: bytes) -> Reply:
     node = desk.nodes[nodeid]
     if cmd == FS_IOC_GETFLAGS:
-        flags = desk.union.getflags(node).to_bytes(4, "little")
-        return desk.finished(encode.put_ioctl(desk.out, flags.ljust(out, b"\0")))
+        return _result(desk, desk.union.getflags(node), out)
+    if cmd == FS_IOC_FSGETXATTR:  # the kernel's first question before it sets flags
+        flags = desk.union.getflags(node)
+        return _result(desk, sum(xflag for flag, xflag in _XFLAGS if flags & flag), _FSXATTR_SIZE)
     if cmd != FS_IOC_SETFLAGS:
         return desk.failure(ENOTTY)
     if desk.busy(node, True):
         return DEFER
     desk.union.setflags(node, int.from_bytes(data[:4], "little"))
-    return desk.finished(encode.put_ioctl(desk.out, b""))
+    return _result(desk, 0, 0)
+
+
+def _result(desk: Desk, value: int, size: int) -> Reply:
+    """A reply to an ioctl with `size` bytes, the first four of them the value."""
+    return desk.finished(encode.put_ioctl(desk.out, value.to_bytes(4, "little").ljust(size, b"\0")[:size]))

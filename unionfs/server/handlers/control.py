@@ -16,7 +16,7 @@ def interrupt(desk: Desk, _nodeid: int, unique: int) -> Reply:
     """A request that no worker has begun is answered by EINTR; what has begun runs to its end."""
     if desk.workers.withdraw(unique):
         reply = encode.status_reply(EINTR)
-        encode.put_unique(reply, unique)
+        encode.put_unique(reply, encode.UNIQUE_AT, unique)
         desk.workers.send(reply)
     return NO_REPLY
 

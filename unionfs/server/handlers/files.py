@@ -141,10 +141,18 @@ def syncfs(desk: Desk, _nodeid: int) -> Reply:
     return desk.ok
 
 
-def fallocate(desk: Desk, nodeid: int, fh: int, offset: int, length: int, mode: int) -> Reply:
+def _kill_priv(desk: Desk, file: File, uid: int) -> None:
+    """For changes of data with which the kernel does not tell whether the caller may keep set-id bits."""
+    if uid:
+        desk.union.kill_priv(file.node)
+
+
+def fallocate(desk: Desk, nodeid: int, fh: int, offset: int, length: int, mode: int, uid: int) -> Reply:
     if desk.on_loop:
         return DEFER
-    desk.union.fallocate(_file(desk, nodeid, fh), mode, offset, length)
+    file = _file(desk, nodeid, fh)
+    _kill_priv(desk, file, uid)
+    desk.union.fallocate(file, mode, offset, length)
     return desk.ok
 
 
@@ -162,8 +170,9 @@ def copy_file_range_64(desk: Desk, nodeid: int, *values: int) -> Reply:
 
 def _copy(
     desk: Desk, nodeid: int, fh_in: int, off_in: int, nodeid_out: int, fh_out: int, off_out: int, length: int,
-    _flags: int,
+    _flags: int, uid: int,
 ) -> int:  # fmt: skip
     source, target = _file(desk, nodeid, fh_in), _file(desk, nodeid_out, fh_out)
+    _kill_priv(desk, target, uid)
     # The older message counts in 32 bits; whole pages keep the next piece aligned for reflinks.
     return desk.union.copy_file_range(source, off_in, target, off_out, min(length, 0x7FFFF000))

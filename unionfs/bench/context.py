@@ -55,20 +55,20 @@ def drop_caches(level: int) -> bool:
 class Context:
     """One engine's turn in one round of a workload.
 
-    `place` is a directory of its own, which the runner removes afterwards.
+    `place` is a directory of its own, which the runner removes afterwards; `access` is how `Engine.mount` mounts.
     """
 
-    def __init__(self, engine: Engine, stack: Stack, place: Path, writable: bool, client: Client,
+    def __init__(self, engine: Engine, stack: Stack, place: Path, access: dict[str, bool], client: Client,
                  fixtures: Fixtures, quick: bool) -> None:  # fmt: skip
         self.engine = engine
         self.stack = stack
         self.place = place
-        self.writable = writable
+        self.access = access
         self.client = client
         self.fixtures = fixtures
         self.quick = quick
         self.records: list[Record] = []
-        self._mount: Mount | None = engine.mount(stack, place, writable)
+        self._mount: Mount | None = engine.mount(stack, place, **access)
 
     @property
     def mount(self) -> Mount:
@@ -91,7 +91,7 @@ class Context:
         self.close()
         if drop:
             drop_caches(drop)
-        self._mount = self.engine.mount(self.stack, self.place, self.writable)
+        self._mount = self.engine.mount(self.stack, self.place, **self.access)
 
     # recording
 

@@ -92,12 +92,15 @@ class Engine:
         named = [line for line in numbered if self.name in line]
         return (named or numbered or ["unknown"])[0]
 
-    def mount(self, stack: Stack, place: Path, writable: bool) -> Mount:
-        """Mounts at place/mnt with place/upper and place/work. Raises Failed with what the command said."""
+    def mount(self, stack: Stack, place: Path, *, upper: bool, private: bool) -> Mount:  # noqa: ARG002
+        """Mounts at place/mnt, with place/upper and place/work if there is to be an upper.
+
+        `private`: the workload will write. Raises Failed with what the command said.
+        """
         root = place / "mnt"
         for name in ("mnt", "upper", "work"):
             (place / name).mkdir(parents=True, exist_ok=True)
-        command = self.command(self, stack, root, place if writable else None)
+        command = self.command(self, stack, root, place if upper else None)
         start = time.monotonic()
         self._run(command, stack.home)
         seconds = time.monotonic() - start
@@ -150,9 +153,9 @@ class PlainEngine(Engine):
     figure.
     """
 
-    def mount(self, stack: Stack, place: Path, writable: bool) -> Mount:
-        root = place / "mnt" if writable else stack.flat
-        if writable and not root.exists():
+    def mount(self, stack: Stack, place: Path, *, upper: bool, private: bool) -> Mount:  # noqa: ARG002
+        root = place / "mnt" if private else stack.flat
+        if private and not root.exists():
             place.mkdir(parents=True, exist_ok=True)
             subprocess.run(["cp", "-a", "--", stack.flat, root], check=True)
             os.sync()  # or the copy is written back while the workload runs

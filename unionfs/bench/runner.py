@@ -107,8 +107,8 @@ class Runner:
         place = self.base / f"turn-{self.turns}"
         context = None
         try:
-            writable = workload.kind != READ
-            context = Context(engine, stack, place, writable, self.client, self.fixtures, self.quick)
+            access = {"upper": workload.upper, "private": workload.kind != READ}
+            context = Context(engine, stack, place, access, self.client, self.fixtures, self.quick)
             workload.run(context)
             self.results.add(engine.name, context.records)
             return True

@@ -78,7 +78,7 @@ def own_layers(lowers: list[Path]) -> list[Workload]:
         ctx.command("find -ls cold", ["find", ".", "-ls"])
         ctx.command("find -ls warm", ["find", ".", "-ls"])
 
-    return [Workload("layers", READ, stack, run_one, skip=("ext4",))]
+    return [Workload("layers", READ, stack, run_one, upper=False, skip=("ext4",))]
 
 
 def _escaped(path: str) -> str:

@@ -32,6 +32,8 @@ class Workload:
     """Part of the quick run."""
     limit: float = 60
     """Seconds after which no further round begins."""
+    upper: bool = True
+    """Mounted with an upper, as containers are; without one the mount is read-only."""
     skip: tuple[str, ...] = ()
     """Engines for which it makes no sense."""
 

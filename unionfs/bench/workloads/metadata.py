@@ -50,6 +50,13 @@ def _mount(ctx: Context) -> None:
         ctx.record("mount", "ms", lambda: ctx.mount.seconds * 1000)
 
 
+def _read_readonly(ctx: Context) -> None:
+    names = shuffled(flat_names(FILES))
+    ctx.fresh(DENTRIES)
+    ctx.operations("open+read+close cold, read-only mount", "read", "d", names)
+    ctx.operations("open+read+close warm, read-only mount", "read", "d", names, repeat=3)
+
+
 def _read(ctx: Context) -> None:
     names = shuffled(flat_names(FILES))
     ctx.fresh(DENTRIES)
@@ -109,6 +116,7 @@ WORKLOADS = [
     *(_stack(layers) for layers in LAYERS),
     Workload("stat-parallel", READ, _two_layers, _parallel_stat),
     Workload("read", READ, _two_layers, _read),
+    Workload("read-only", READ, _two_layers, _read_readonly, upper=False),
     Workload("create", CREATE, _empty, _create),
     Workload("whiteout", CHANGE, _two_layers, _whiteout),
     Workload("readdir", READ, _listings, _readdir, rounds=3),

@@ -44,7 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function):
-            engine = getattr(item, "callspec", None) and item.callspec.params.get("engine")
+            callspec = getattr(item, "callspec", None)
+            engine = str(callspec.params.get("engine")) if callspec else ""
             reason = DEVIATIONS.get((engine, item.originalname))
             if reason:
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

@@ -57,6 +57,13 @@ def test_unlink_of_a_lower_link_copies_no_data(mount: Mount) -> None:
     assert fs.read("e/c") == b"shared"
 
 
+def test_count_after_unlink_of_a_lower_link_lasts(mount: Mount) -> None:
+    fs = mount(LINKED)
+    os.unlink(fs.path("d/a"))
+    fs.remount()
+    assert {fs.stat(name).st_nlink for name in ("d/b", "e/c")} == {2}
+
+
 def test_link_to_a_lower_file(mount: Mount) -> None:
     fs = mount({"d/f": File("x", mode=0o600, uid=4)})
     ino = fs.stat("d/f").st_ino
@@ -90,7 +97,7 @@ def test_link_errors(mount: Mount) -> None:
 
 
 def test_rename_over_one_of_several_links(mount: Mount) -> None:
-    fs = mount({**LINKED, "x": "other"})  # type: ignore[dict-item]
+    fs = mount({**LINKED, "x": "other"})
     os.rename(fs.path("x"), fs.path("d/b"))
     assert fs.stat("d/a").st_nlink == 2
     assert fs.read("d/b") == b"other"

@@ -12,7 +12,6 @@ from tests.lib import tree
 from tests.lib.layers import AUFS, DEVICE, XATTR, Dir, Entry, File, Layer, Special, Symlink, Whiteout
 
 
-
 def test_upper_file_hides_lower_file(mount: Mount) -> None:
     fs = mount({"f": "lower"}, upper={"f": "upper"})
     assert fs.read("f") == b"upper"
@@ -51,14 +50,14 @@ def test_a_symlink_to_a_directory_does_not_merge(mount: Mount) -> None:
     assert fs.ls("d") == ["b"]
 
 
-@pytest.mark.parametrize("form", (DEVICE, XATTR))
+@pytest.mark.parametrize("form", [DEVICE, XATTR])
 def test_whiteout_hides_a_file(mount: Mount, form: str) -> None:
     fs = mount({"d/f": Whiteout(form)}, {"d/f": "x", "d/g": "y"})
     assert fs.ls("d") == ["g"]
     assert not fs.exists("d/f")
 
 
-@pytest.mark.parametrize("form", (DEVICE, XATTR))
+@pytest.mark.parametrize("form", [DEVICE, XATTR])
 def test_whiteout_hides_a_directory_in_all_layers_below(mount: Mount, form: str) -> None:
     fs = mount({"d/e": Whiteout(form)}, {"d/e/x": "1"}, {"d/e/y": "2", "d/z": ""})
     assert fs.ls("d") == ["z"]

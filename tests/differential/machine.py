@@ -43,7 +43,8 @@ class Machine(RuleBasedStateMachine):
     def begin(self, stack: tuple[list[Layer], Layer | None]) -> None:
         lowers, upper = stack
         for i, engine in enumerate(self.pair):
-            self.sides.append(Side(Mounted(engine, f"{self.base}/{i}", lowers, upper=upper, stray_whiteouts=bool(upper))))
+            place = f"{self.base}/{i}"
+            self.sides.append(Side(Mounted(engine, place, lowers, upper=upper, stray_whiteouts=bool(upper))))
         self.paths = self.known()
         self.same_tree()
 

@@ -196,7 +196,7 @@ class Side:
             os.close(fd)
         return sorted(seen)
 
-    # -- held descriptors -----------------------------------------------------------------------------------------------
+    # -- held descriptors ---------------------------------------------------------------------------------------
 
     def hold(self, path: str, flags: int) -> None:
         self.held.append(os.open(self.fs.path(path), flags | os.O_NONBLOCK | os.O_NOFOLLOW))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ _OWNERS = st.sampled_from([0, 0, 4001, 4002])
 @st.composite
 def _leaf(draw: st.DrawFn) -> Entry:
     kind = draw(st.sampled_from(["file", "file", "file", "symlink", "fifo", "char"]))
-    common: dict[str, object] = {"mtime": draw(_TIMES), "uid": draw(_OWNERS), "gid": draw(_OWNERS)}
+    common: dict[str, Any] = {"mtime": draw(_TIMES), "uid": draw(_OWNERS), "gid": draw(_OWNERS)}
     if kind == "file":
         content = draw(st.sampled_from([b"", b"short", b"0123456789" * 10, b"x" * 5000]))
         xattrs = draw(st.sampled_from([{}, {}, {"user.low": b"1"}]))
@@ -88,5 +89,5 @@ def stacks(draw: st.DrawFn) -> tuple[list[Layer], Layer | None]:
         filler = _Filler(draw, below, upper=at == count)
         filler.fill("", 0, merged=bool(made))
         below = filler.shown()
-        made.insert(0, filler.made)  # type: ignore[arg-type]
+        made.insert(0, filler.made)
     return (made[1:], made[0]) if with_upper else (made, None)

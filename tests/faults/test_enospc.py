@@ -109,7 +109,7 @@ def test_removing_in_a_full_file_system(small: Callable[..., Mounted]) -> None:
         try:
             fs.write(f"n{i}", b"z" * MIB)
         except OSError as e:
-            assert e.errno == errno.ENOSPC
+            assert e.errno == errno.ENOSPC  # noqa: PT017
             break
     for name in fs.ls():
         if name.startswith("n"):

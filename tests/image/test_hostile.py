@@ -12,6 +12,7 @@ import pytest
 
 from tests.lib import tree
 from unionfs.image.codec import Feed
+from unionfs.image.store import remove_tree
 from unionfs.image.errors import BadArchive, HostileEntry, LimitExceeded
 from unionfs.image.tar_read import TarReader
 from unionfs.image.unpack import Limits, Unpacker
@@ -154,7 +155,11 @@ def test_a_bomb_ends_at_the_limit(tmp_path: Path) -> None:
 
 
 def test_deep_trees_need_no_recursion(tmp_path: Path) -> None:
-    unpack(archive(file("d/" * 1000 + "f")), tmp_path / "layer")
+    try:
+        unpack(archive(file("d/" * 1000 + "f")), tmp_path / "layer")
+    finally:
+        remove_tree(str(tmp_path / "layer"))        # which no recursive program could
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("cut", [10, 100, 511, 512, 700])

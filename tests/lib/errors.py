@@ -14,7 +14,7 @@ def fails(*wanted: int) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        assert e.errno in wanted, f"{errno.errorcode.get(e.errno or 0, e.errno)} instead of {names}: {e}"
+        assert e.errno in wanted, f"{errno.errorcode.get(e.errno or 0, e.errno)} instead of {names}: {e}"  # noqa: PT017
         return
     raise AssertionError(f"succeeded instead of {names}")
 

@@ -14,6 +14,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Mapping
+from typing import Any
 
 DEVICE, XATTR, AUFS = "device", "xattr", "aufs"
 NAMESPACE = "trusted.overlay."
@@ -38,7 +39,8 @@ class Entry:
 
     def __repr__(self) -> str:
         """As it could be written in a test; what is usual is left out."""
-        usual = {"mode": type(self).mode, "uid": 0, "gid": 0, "mtime": None, "xattrs": {}, "size": None, "opaque": False}
+        usual: dict[str, object] = {"uid": 0, "gid": 0, "mtime": None, "xattrs": {}, "size": None, "opaque": False}
+        usual["mode"] = type(self).mode
         said = {key: value for key, value in vars(self).items() if value != usual.get(key, ...)}
         return f"{type(self).__name__}({', '.join(f'{key}={_short(value)}' for key, value in said.items())})"
 
@@ -144,7 +146,8 @@ class Whiteout(Entry):
 
 WHITEOUT = Whiteout()
 Described = str | bytes | Entry
-Layer = Mapping[str, Described] | Mapping[bytes, Described] | Mapping[str | bytes, Described]
+# Paths are str or bytes, values are Described; said so loosely because mappings are invariant in their keys.
+Layer = Mapping[Any, Any]
 
 
 def entries(layer: Layer) -> list[tuple[bytes, Entry]]:

@@ -179,7 +179,7 @@ def test_moving_one_file_about(mount: Mount) -> None:
             try:
                 os.rename(fs.path(f"{source}/token"), fs.path(f"{target}/token"))
             except OSError as e:
-                assert e.errno == errno.ENOENT
+                assert e.errno == errno.ENOENT  # noqa: PT017
 
     together(work)
     assert sum("token" in fs.ls(name) for name in "abc") == 1

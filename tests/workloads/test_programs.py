@@ -245,7 +245,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
         wheel.write("hello.py")
         wheel.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: hello\\nVersion: 1.0\\n")
-        wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr(info + "/entry_points.txt", "[console_scripts]\\nhello = hello:main\\n")
         wheel.writestr(info + "/RECORD", "hello.py,,\\n" + info + "/METADATA,,\\n" + info + "/WHEEL,,\\n")
     return name

@@ -82,8 +82,9 @@ def machine(engine: str, rootfs: str) -> Iterator[Mounted]:
 
 
 def inside(fs: Mounted, *command: str) -> str:
+    whole = ["chroot", fs.mnt, *command]
     done = subprocess.run(
-        ["chroot", fs.mnt, *command], capture_output=True, text=True, env=ENVIRONMENT, stdin=subprocess.DEVNULL, check=False
+        whole, capture_output=True, text=True, env=ENVIRONMENT, stdin=subprocess.DEVNULL, check=False
     )
     assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
@@ -117,7 +118,8 @@ def package(base: str, name: str, version: str, files: dict[str, str], scripts: 
         (control / script).write_text(f"#!/bin/sh\nset -e\n{content}\n")
         (control / script).chmod(0o755)
     result = f"{base}/{name}_{version}.deb"
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(top), result], check=True, capture_output=True)
+    command = ["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(top), result]
+    subprocess.run(command, check=True, capture_output=True)
     return result
 
 
@@ -146,16 +148,16 @@ def test_a_debian_system_lives_on_the_mount(machine: Mounted, rootfs: str, base:
     place = str(base)
     diversion = "dpkg-divert --package one --rename --divert /usr/bin/tac.real --add /usr/bin/tac"
     one = package(place, "one", "1", {"usr/bin/tac": "#!/bin/sh\n", "etc/one.conf": "v=1\n"}, {"preinst": diversion})
-    newer = package(
-        place, "two", "2", {"usr/share/two/new": "new\n", "usr/bin/two": "#!/bin/sh\necho 2\n"}, {"postinst": "ldconfig"}
-    )
+    second = {"usr/share/two/new": "new\n", "usr/bin/two": "#!/bin/sh\necho 2\n"}
+    newer = package(place, "two", "2", second, {"postinst": "ldconfig"})
     older = package(place, "two", "1", {"usr/share/two/old": "old\n", "usr/bin/two": "#!/bin/sh\necho 1\n"}, {})
     with proc(fs):
         install(fs, one, older)
         install(fs, newer)
         archives = Path(fs.path("var/cache/apt/archives"))
         real = sorted(f"/var/cache/apt/archives/{p.name}" for p in archives.glob("*.deb"))
-        chosen = [path for path in real if os.path.basename(path).split("_")[0] in {"sed", "tzdata", "libc-bin", "grep"}]
+        wanted = {"sed", "tzdata", "libc-bin", "grep"}
+        chosen = [path for path in real if os.path.basename(path).split("_")[0] in wanted]
         if chosen:
             inside(fs, "dpkg", "-i", *chosen)
         inside(fs, "useradd", "-m", "somebody")

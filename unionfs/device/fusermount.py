@@ -73,7 +73,7 @@ def _run(arguments: list[bytes], environment: dict[bytes, bytes]) -> tuple[int, 
                 environment,
                 file_actions=[(os.POSIX_SPAWN_DUP2, sending, 2)],
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # the latter: a directory in PATH that we may not enter
             os.close(receiving)
             continue
         finally:
@@ -87,6 +87,8 @@ def _run(arguments: list[bytes], environment: dict[bytes, bytes]) -> tuple[int, 
 def _reason(mountpoint: bytes, said: str) -> str:
     if "user_allow_other" in said:
         return "allow_other is refused: add the line user_allow_other to /etc/fuse.conf, or leave the option out"
+    if "failed to open /dev/fuse" in said:
+        return "/dev/fuse may not be opened by you; see its permissions, or give the container --device /dev/fuse"
     line = " ".join(said.split()) or "fusermount3 failed and said nothing"
     return f"mounting at {shown(mountpoint)} failed: {line}"
 
@@ -95,7 +97,8 @@ def _received(end: socket.socket) -> int:
     """The descriptor that the helper sent. Raises MountError where there is none."""
     import socket
 
-    _data, fds, _flags, _address = socket.recv_fds(end, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    _data, fds, _flags, _address = socket.recv_fds(end, 1, 1)
     if not fds:
         raise MountError("fusermount3 passed no descriptor of /dev/fuse")
+    os.set_inheritable(fds[0], False)
     return fds[0]

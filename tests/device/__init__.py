@@ -1,0 +1,1 @@
+"""What touches /dev/fuse: mounting, unmounting, their errors, backing files."""

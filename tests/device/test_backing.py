@@ -22,7 +22,12 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fu
 def shake_hands(fd: int, wanted: int) -> negotiate.Agreement:
     buf = bytearray(buffer_size(negotiate.MAX_WRITE))
     _opcode, unique, _nodeid, values = table.request(buf, receive(fd, [buf]))
-    agreement = negotiate.negotiate(*values, wanted)  # type: ignore[arg-type]
+    major, minor, readahead, offered = values
+    assert isinstance(major, int)
+    assert isinstance(minor, int)
+    assert isinstance(readahead, int)
+    assert isinstance(offered, int)
+    agreement = negotiate.negotiate(major, minor, readahead, offered, wanted)
     assert agreement is not None
     reply = negotiate.init_reply(agreement)
     encode.put_unique(reply, encode.UNIQUE_AT, unique)

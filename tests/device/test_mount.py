@@ -16,12 +16,10 @@ import pytest
 from tests.lib.asuser import as_user, in_child
 from tests.lib.engines import is_mounted
 from unionfs import libc
-from unionfs.device import MountError, fusermount, mount, unmount
-from unionfs.device import mount as mount_function
+from unionfs.device import MountError, fusermount, mount, mounting, unmount
 from unionfs.device.channel import buffer_size, receive
 from unionfs.wire import kernel, table
 
-device_mount = __import__("unionfs.device.mount", fromlist=["mount"])
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse")
 
 
@@ -114,7 +112,7 @@ def test_refused_options(target: Path) -> None:
 
 
 def test_no_device(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_mount, "DEVICE", str(target / "fuse"))
+    monkeypatch.setattr(mounting, "DEVICE", str(target / "fuse"))
     with pytest.raises(MountError, match=r"fuse is missing; load the module with modprobe fuse"):
         mount(os.fsencode(target))
 
@@ -216,21 +214,25 @@ def test_without_a_helper_an_ordinary_user_is_told_to_install_it(
 
     def work() -> None:
         with pytest.raises(MountError, match=r"fusermount3 is missing.*install the package fuse3"):
-            mount_function(path)
+            mount(path)
 
     as_user(work, USER)
 
 
 @needs_helper
-def test_root_without_the_capability_mounts_through_the_helper(target: Path) -> None:
+def test_root_without_the_capability_mounts_through_the_helper(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container: mount(2) is refused, the helper may be more privileged than we are."""
     asked: list[bytes] = []
+
+    def ask(mountpoint: bytes, *_rest: object) -> int:
+        asked.append(mountpoint)
+        return -1
 
     def work() -> bytes:
         sets = libc.capget()
         sets[0] &= ~(1 << libc.CAP_SYS_ADMIN)
         libc.capset(sets)
-        device_mount._mount_by_helper = lambda mountpoint, *_rest: asked.append(mountpoint) or -1
+        monkeypatch.setattr(mounting, "_mount_by_helper", ask)
         assert mount(os.fsencode(target)) == -1
         return asked[0]
 

@@ -60,8 +60,8 @@ class Served:
         readonly: bool,
         mount: dict[str, object],
     ) -> None:
-        log = os.open(self._log, os.O_WRONLY | os.O_APPEND)
-        options.log = lambda line: os.write(log, line.encode() + b"\n") and None
+        log = self._log.open("a", buffering=1)
+        options.log = lambda line: print(line, file=log)
         union = FakeUnion(os.fsencode(self.tree), readonly)
         prepare(union)
         session = server.mount(union, os.fsencode(self.target), options, **mount)  # type: ignore[arg-type]

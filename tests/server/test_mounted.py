@@ -209,16 +209,15 @@ def test_a_users_write_strips_set_id_bits(source: Path, passthrough: bool, how: 
             os.close(fd)
 
         source.parent.chmod(0o777)
-        if how == "open first":
-            fd = os.open(path, os.O_RDONLY)  # passes through, and so then does the writer
+        reader = os.open(path, os.O_RDONLY) if how == "open first" else -1  # passes through, then so does the writer
         thread = threading.Thread(target=lambda: as_user(change))
         thread.start()
         if how == "chmod while open":
             wait_until((source.parent / "opened").exists, "the user to open the file")
             path.chmod(0o6777)
         thread.join()
-        if how == "open first":
-            os.close(fd)
+        if reader >= 0:
+            os.close(reader)
         assert file.read_bytes() == b"Content"
         assert stat.S_IMODE(file.stat().st_mode) == 0o777
         assert stat.S_IMODE(path.stat().st_mode) == 0o777

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from unionfs.device.errors import MountError
-from unionfs.device.mount import mount, unmount
+from unionfs.device.mounting import mount, unmount
 
 __all__ = ["MountError", "mount", "unmount"]

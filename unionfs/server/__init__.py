@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from unionfs.device.mount import mount as mount_device
+from unionfs.device.mounting import mount as mount_device
 from unionfs.server.session import Options, Session
 
 TYPE_CHECKING = False

@@ -10,7 +10,7 @@ from threading import Thread
 from unionfs.device.backing import Backings
 from unionfs.device.channel import buffer_size, receive, send
 from unionfs.device.errors import MountError
-from unionfs.device.mount import unmount
+from unionfs.device.mounting import unmount
 from unionfs.server.loop import Loop
 from unionfs.server.modes import Modes
 from unionfs.server.pacing import Plain, pace

@@ -105,6 +105,8 @@ def bridge(binding: Any, service: Service) -> type:
         for name in ("rename", "chmod", "chown", "truncate"):
             methods[name + suffix] = getattr(Calls, name)
         methods.update(lseek=Calls.lseek, copy_file_range=Calls.copy_file_range)
+    else:
+        methods["ftruncate"] = Calls.truncate
     return type("Bridge", (binding.FUSE,), methods)
 
 

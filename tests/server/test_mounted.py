@@ -18,6 +18,7 @@ from tests.lib.asuser import as_user
 from tests.lib.engines import wait_until
 from tests.server.fake import FakeFile, FakeNode, FakeUnion
 from tests.server.served import Served
+from unionfs.device.readahead import READAHEAD
 from unionfs.server import Options, Session
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse")
@@ -323,3 +324,11 @@ def test_parallel_clients(served: Served) -> None:
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 4
     assert sorted(os.listdir(served.target)) == ["file", "low"]
     assert served.log == ""
+
+
+def test_the_kernel_reads_far_ahead(served: Served) -> None:
+    device = served.target.stat().st_dev
+    path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    if not path.exists() or not os.access(path, os.W_OK):
+        pytest.skip("no writable /sys/class/bdi")
+    assert int(path.read_text()) == READAHEAD

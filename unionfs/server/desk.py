@@ -100,7 +100,12 @@ class Desk:
     def entry(self, node: Node, st: os.stat_result) -> Reply:
         """A reply that names a node."""
         reply = self._entry
-        _put_entry(reply, self.know(node), node.ino, self.union.nlink(node, st), st)
+        nodeid = node.nodeid
+        if nodeid:
+            node.lookups += 1
+        else:
+            nodeid = self.know(node)
+        _put_entry(reply, nodeid, node.ino, self.union.nlink(node, st), st)
         return reply
 
     def attr(self, node: Node, st: os.stat_result) -> Reply:

@@ -11,6 +11,7 @@ from unionfs.device.backing import Backings
 from unionfs.device.channel import buffer_size, receive, send
 from unionfs.device.errors import MountError
 from unionfs.device.mounting import unmount
+from unionfs.device.readahead import widen_readahead
 from unionfs.server.loop import Loop
 from unionfs.server.modes import Modes
 from unionfs.server.pacing import Plain, pace
@@ -96,6 +97,7 @@ class Session:
         try:
             with Signals(self.stop, self.report):
                 self._shake_hands()
+                widen_readahead(self._mountpoint)
                 _no_more_collections()
                 if ready is not None:
                     self._announce(ready)

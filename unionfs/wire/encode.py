@@ -112,7 +112,11 @@ def put_attr(reply: Buffer, at: int, ino: int, nlink: int, st: os.stat_result) -
 def put_entry(reply: Buffer, nodeid: int, ino: int, nlink: int, st: os.stat_result) -> None:
     """Node and attributes into an `entry_reply` or `create_reply`."""
     _u64(reply, 16, nodeid)
-    put_attr(reply, 56, ino, nlink, st)
+    _pack_attr(  # as in put_attr, without the call: this is every LOOKUP
+        reply, 56, ino, st.st_size, st.st_blocks, st[7], st[8], st[9],
+        st.st_atime_ns % 1000000000, st.st_mtime_ns % 1000000000, st.st_ctime_ns % 1000000000,
+        st.st_mode, nlink, st.st_uid, st.st_gid, st.st_rdev, st.st_blksize, 0,
+    )  # fmt: skip
 
 
 def put_statx(reply: Buffer, ino: int, nlink: int, st: os.stat_result, btime: tuple[int, int] | None) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from tests.lib import tree
 from unionfs.image.codec import Feed
-from unionfs.image.store import remove_tree
 from unionfs.image.errors import BadArchive, HostileEntry, LimitExceeded
 from unionfs.image.tar_read import TarReader
+from unionfs.image.trees import remove_tree
 from unionfs.image.unpack import Limits, Unpacker
 
 

@@ -178,7 +178,7 @@ def _inflated(inflate: zlib._Decompress, data: bytes | memoryview) -> Iterator[b
         if out:
             yield out
         data = inflate.unconsumed_tail
-        if not data and len(out) < CHUNK:
+        if inflate.eof or (not data and len(out) < CHUNK):
             return
 
 
@@ -198,7 +198,9 @@ class _Source:
 
 
 def _reader(kind: str, chunks: Iterator[bytes]) -> Callable[[int], bytes]:
-    """A read(n) of the decompressed bytes, over all members and frames."""
+    """A read(n) of the decompressed bytes, over all members and frames. zstd data cut short end without an error:
+    that their digest differs tells.
+    """
     source: Any = _Source(chunks)
     if kind == "bzip2":
         import bz2

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from unionfs.image.errors import NotFound
-from unionfs.image.store import chain_ids, hex_of, remove_tree
+from unionfs.image.store import chain_ids, hex_of
+from unionfs.image.trees import disk_usage, remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,22 +78,3 @@ def remove(path: str) -> int:
     else:
         os.unlink(path)
     return size
-
-
-def disk_usage(path: str) -> int:
-    """Bytes that a file, or a tree with hard links counted once, takes on disk."""
-    st = os.lstat(path)
-    total = st.st_blocks * 512
-    if not stat.S_ISDIR(st.st_mode):
-        return total
-    seen: set[int] = set()
-    for directory, _names, _files in os.walk(path):
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                st = entry.stat(follow_symlinks=False)
-                if st.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                    if st.st_ino in seen:
-                        continue
-                    seen.add(st.st_ino)
-                total += st.st_blocks * 512
-    return total

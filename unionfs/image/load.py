@@ -9,8 +9,9 @@ import os
 from unionfs.image import incoming
 from unionfs.image.codec import Feed, compression, file_chunks
 from unionfs.image.errors import BadArchive
-from unionfs.image.store import chain_ids, remove_tree
+from unionfs.image.store import chain_ids
 from unionfs.image.tar_read import TarReader
+from unionfs.image.trees import remove_tree
 from unionfs.image.unpack import Limits, Unpacker
 
 TYPE_CHECKING = False

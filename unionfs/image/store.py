@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from errno import EEXIST, ENOTEMPTY
 from urllib.parse import quote, unquote
@@ -27,10 +26,10 @@ from urllib.parse import quote, unquote
 from unionfs import libc
 from unionfs.image.codec import write_all
 from unionfs.image.errors import BadArchive, ImageError, NotFound
+from unionfs.image.trees import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, Self
 
@@ -335,18 +334,3 @@ def parse_json(data: bytes, what: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         raise BadArchive(f"{what} is not JSON") from None
-
-
-def remove_tree(path: str) -> None:
-    """Remove a directory of ours, also one whose modes forbid it (for an ordinary user); gone already is
-    fine."""
-
-    def unlock(function: Callable[..., object], where: str, info: object) -> None:
-        if isinstance(info, tuple) and isinstance(info[1], FileNotFoundError):
-            return
-        os.chmod(os.path.dirname(where), 0o700)
-        if os.path.isdir(where) and not os.path.islink(where):
-            os.chmod(where, 0o700)
-        function(where)
-
-    shutil.rmtree(path, onerror=unlock)

@@ -321,10 +321,9 @@ def number(field: bytes) -> int:
     digits = field.partition(b"\0")[0].strip()
     if not digits:
         return 0
-    try:
-        return int(digits, 8)
-    except ValueError:
-        raise BadArchive(f"not a tar archive, or a damaged one: {show(field)} is not a number") from None
+    if not digits.isdigit() or b"8" in digits or b"9" in digits:    # int() takes signs, prefixes and underscores
+        raise BadArchive(f"not a tar archive, or a damaged one: {show(field)} is not a number")
+    return int(digits, 8)
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:

@@ -31,7 +31,7 @@ class TarWriter:
         name = entry.name
         size = entry.size if entry.kind == REGULAR else 0
         if entry.segments is not None:
-            prefix = _sparse_map(entry.segments)
+            prefix = _sparse_map(entry.segments, entry.size)
             size = len(prefix) + sum(length for _, length in entry.segments)
             records |= {
                 b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.name": entry.name,
@@ -126,7 +126,9 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %b=%b\n" % (length, key, value)
 
 
-def _sparse_map(segments: list[tuple[int, int]]) -> bytes:
+def _sparse_map(segments: list[tuple[int, int]], size: int) -> bytes:
+    if not segments or sum(segments[-1]) < size:
+        segments = [*segments, (size, 0)]      # GNU tar ends the file where its last piece ends
     lines = [b"%d" % len(segments)]
     for offset, length in segments:
         lines += [b"%d" % offset, b"%d" % length]

@@ -15,6 +15,7 @@ import threading
 from errno import EEXIST, ENOENT, EROFS
 
 from unionfs import libc
+from unionfs.union.config import Config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class FakeUnion:
         self.lock = threading.Lock()
         self.readonly = readonly
         self.root = FakeNode(None, root, os.stat(root))
+        self.config = Config(lower=[])
         self.counters: dict[str, int] = {}
         self.nodes: dict[tuple[int, int], FakeNode] = {}
         self.slow_names: set[bytes] = set()

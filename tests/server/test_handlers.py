@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from errno import EEXIST, ENODATA, ENOENT, ENOSYS, ENOTTY, ERANGE, EROFS
+from errno import EEXIST, EIO, ENODATA, ENOENT, ENOSYS, ENOTTY, ERANGE, EROFS
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.server.fake import FakeUnion
+from tests.server.fake import FakeNode, FakeUnion
 from tests.server.kernel import Attr, FakeKernel, setattr_in, u32, u64
 from tests.wire.messages import b4, b8
 from unionfs.server.session import Options
@@ -365,6 +366,37 @@ def test_readdirplus_counts_a_reference_for_each_entry_it_gives(fuse: FakeKernel
     assert [n.name for n in union.forgotten] == [b"file"]
 
 
+def test_an_entry_that_cannot_be_looked_up_is_listed(
+    fuse: FakeKernel, union: FakeUnion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = union.lookup
+
+    def lookup(directory: FakeNode, name: bytes) -> tuple[FakeNode, os.stat_result] | None:
+        if name == b"file":
+            raise OSError(EIO, "a bad sector")
+        return None if name == b"dir" else plain(directory, name)
+
+    (Path(os.fsdecode(union.root.name)) / "other").touch()
+    monkeypatch.setattr(union, "lookup", lookup)
+    body = fuse.good(k.FUSE_READDIRPLUS, ROOT, b8(0), b8(0), b4(4096), b4(0), b8(0), b8(0))
+    assert [(name, node != 0) for name, node, *_ in records(body, True)[2:]] == [
+        (b"dir", False), (b"file", False), (b"other", True),
+    ]  # fmt: skip
+
+
+def test_an_open_that_fails_late_leaves_nothing_open(
+    fuse: FakeKernel, union: FakeUnion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = fuse.lookup(ROOT, b"file")
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(EIO, "no backing file")
+
+    monkeypatch.setattr(fuse.session.state, "modes", SimpleNamespace(opened=fail))
+    assert fuse.call(k.FUSE_OPEN, node, b4(0), b4(0)) == (EIO, b"")
+    assert not next(n for n in union.nodes.values() if n.name == b"file").files
+
+
 def test_directories_are_opened_without_a_message(fuse: FakeKernel) -> None:
     assert fuse.call(k.FUSE_OPENDIR, ROOT, b4(0), b4(0)) == (ENOSYS, b"")
 
@@ -416,6 +448,21 @@ def test_allow_root(union: FakeUnion) -> None:
     with FakeKernel(union, options) as fuse:
         assert fuse.call(k.FUSE_LOOKUP, ROOT, b"file\0", uid=os.geteuid())[0] == 0
         assert fuse.call(k.FUSE_LOOKUP, ROOT, b"file\0", uid=4711)[0] != 0
+
+
+def test_xattrs_switched_off_are_never_asked_for_again(union: FakeUnion) -> None:
+    union.config.xattr = False
+    with FakeKernel(union) as fuse:
+        node = fuse.lookup(ROOT, b"file")
+        assert fuse.call(k.FUSE_GETXATTR, node, b4(64), b4(0), b"security.capability\0") == (ENOSYS, b"")
+        assert fuse.call(k.FUSE_LISTXATTR, node, b4(64), b4(0)) == (ENOSYS, b"")
+
+
+@pytest.mark.parametrize("acl", [True, False])
+def test_acls_are_the_kernels_only_where_wanted(union: FakeUnion, acl: bool) -> None:
+    union.config.acl = acl
+    with FakeKernel(union) as fuse:
+        assert bool(u32(fuse.init, 12) & k.FUSE_POSIX_ACL) == acl
 
 
 def test_an_old_kernel_sends_the_shorter_setxattr(union: FakeUnion, tree: Path) -> None:

@@ -123,14 +123,21 @@ class Desk:
     def opened(self, file: File) -> Reply:
         """A reply with a handle for `file`."""
         state = self.state
-        flags, backing = state.modes.opened(file)
+        flags, backing = self._begin(file, -1)
         _put_open(self._open, 16, state.open(file), flags, backing)
         return self._open
+
+    def _begin(self, file: File, mode: int) -> tuple[int, int]:
+        try:
+            return self.state.modes.opened(file, mode)
+        except BaseException:
+            self.union.release(file)
+            raise
 
     def created(self, node: Node, st: os.stat_result, file: File) -> Reply:
         """A reply that names a new file and has a handle for it."""
         state, reply = self.state, self._create
-        flags, backing = state.modes.opened(file, st.st_mode)
+        flags, backing = self._begin(file, st.st_mode)
         _put_entry(reply, self.know(node), node.ino, self.union.nlink(node, st), st)
         _put_open(reply, encode.OPEN_AT, state.open(file), flags, backing)
         return reply

@@ -12,6 +12,7 @@ from unionfs.device.channel import buffer_size, receive, send
 from unionfs.device.errors import MountError
 from unionfs.device.mounting import unmount
 from unionfs.device.readahead import widen_readahead
+from unionfs.server.handlers.control import unsupported
 from unionfs.server.loop import Loop
 from unionfs.server.modes import Modes
 from unionfs.server.pacing import Plain, pace
@@ -43,6 +44,11 @@ class Options:
         self.pacing = True
         self.passthrough = True
         self.timeout: float | None = None
+
+
+# Answered by ENOSYS where xattrs are switched off: the kernel then does not even ask for security.capability
+# at each exec and write.
+_XATTRS = (kernel.FUSE_GETXATTR, kernel.FUSE_LISTXATTR, kernel.FUSE_SETXATTR, kernel.FUSE_REMOVEXATTR)
 
 
 def _silent(_line: str) -> None:
@@ -133,6 +139,8 @@ class Session:
 
     def _agree(self, major: int, minor: int, max_readahead: int, offered: int) -> bytearray:
         wanted = negotiate.WANTED
+        if not self._union.config.acl:
+            wanted &= ~kernel.FUSE_POSIX_ACL
         if self._union.readonly:
             wanted |= kernel.FUSE_NO_OPEN_SUPPORT
         elif self._options.passthrough and self._backings.permitted:
@@ -149,6 +157,9 @@ class Session:
         state.zero_open = agreement.has(kernel.FUSE_NO_OPEN_SUPPORT)
         if not agreement.has(kernel.FUSE_SETXATTR_EXT):
             self.loop.decoders[kernel.FUSE_SETXATTR] = decode.setxattr_compat
+        if not self._union.config.xattr:
+            for opcode in _XATTRS:
+                self.loop.handlers[opcode] = unsupported
         if agreement.has(kernel.FUSE_PASSTHROUGH):
             state.modes = Modes(self._union, self._backings, self._lost_passthrough)
         else:

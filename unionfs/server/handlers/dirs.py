@@ -64,7 +64,10 @@ def readdirplus(
     for name, ino, dtype, cookie in union.readdir(directory, offset):
         if at + 152 + (len(name) + 7 & ~7) > limit:
             break
-        found = lookup(directory, name)
+        try:
+            found = lookup(directory, name)
+        except OSError:
+            found = None  # whoever looks it up will learn why
         if found is None:
             # Removed since the listing was made, or not to be had: as READDIR would show it.
             at = encode.put_direntplus_bare(out, at, name, ino, dtype, cookie)

@@ -7,14 +7,13 @@ lock released; the node is marked busy meanwhile, and whoever needs its copy-up 
 
 from __future__ import annotations
 
-import fcntl
 import os
-from errno import EINVAL, ENODATA, ENXIO, EOPNOTSUPP, EPERM, EXDEV
-from stat import S_IFLNK, S_IFMT, S_IFREG, S_IMODE
-from threading import Condition
+from errno import EOPNOTSUPP, EPERM
+from stat import S_IFLNK, S_IFREG
 
 from unionfs.layer import verbs
 from unionfs.union import marks
+from unionfs.union.copying import copy_attributes, copy_bytes
 from unionfs.union.lookup import place
 from unionfs.union.merge import DT_DIR, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE
 from unionfs.union.metacopy import find_data
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
 
     _R = TypeVar("_R")
 
-_FICLONE = 0x40049409
 _SMALL = 256 << 10   # up to here a copy takes well under a millisecond and is not worth another thread
-_CHUNK = 64 << 20    # bytes that one copy_file_range call may move, so that a signal or an unmount is not kept waiting
-_READ = 1 << 20
 
 
 def slow(stack: Stack, node: Node, writing: bool = True) -> bool:
@@ -55,7 +51,7 @@ def copy_up(stack: Stack, node: Node) -> None:
     union is as before and nothing is left behind.
     """
     while node.busy:
-        _wait(stack)
+        stack.copied.wait()
     if node.layer == UPPER:
         return
     stack.require_writable()
@@ -71,7 +67,7 @@ def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
     Of a lower file only the first `keep` bytes are needed (None: all).
     """
     while node.busy:
-        _wait(stack)
+        stack.copied.wait()
     if node.layer != UPPER and not node.is_dir:
         stack.require_writable()
         _run(stack, node, _copy_file, keep, False)
@@ -90,8 +86,7 @@ def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None, bool
         copied = work(stack, node, keep, deferring)
     finally:
         node.busy = False
-        if stack.copied is not None:
-            stack.copied.notify_all()
+        stack.copied.notify_all()
     _count(stack, node, copied)
 
 
@@ -100,12 +95,6 @@ def _count(stack: Stack, node: Node, copied: int) -> None:
     stack.counters["copied_bytes"] += copied
     if stack.emit is not None:
         stack.emit("copy-up", node, copied)
-
-
-def _wait(stack: Stack) -> None:
-    if stack.copied is None:
-        stack.copied = Condition(stack.lock)
-    stack.copied.wait()
 
 
 def _syncs(stack: Stack) -> bool:
@@ -123,7 +112,7 @@ def _copy_dir(stack: Stack, directory: Dir) -> None:
     held = verbs.open_file(stack.work_fd, name, os.O_RDONLY | os.O_DIRECTORY)
     try:
         st = os.stat(source)
-        _copy_attributes(stack, source, b"", held, None, st)
+        copy_attributes(stack, source, b"", held, None, st)
         _mark_origin(stack, directory, source, b"", held, None, 1)
         verbs.set_times(held, None, st)
         put_quietly(stack, directory.parent, verbs.rename, stack.work_fd, name, directory.name)
@@ -259,7 +248,7 @@ def _dress(stack: Stack, node: Node, made: _Made) -> bytes:
     """Give the new object the old one's attributes. Returns the origin mark it got, if any."""
     source = place(stack, node)
     st = verbs.stat(*source)
-    _copy_attributes(stack, *source, *made.place(), st)
+    copy_attributes(stack, *source, *made.place(), st)
     mark = _mark_origin(stack, node, *source, *made.place(), st.st_nlink) if node.linked else b""
     verbs.set_times(*made.place(), st)
     return mark
@@ -349,105 +338,6 @@ def _open_at(fd: int, name: bytes, flags: int) -> int:
     if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_DIRECT:
         return verbs.open_reading(fd, name)
     return verbs.open_file(fd, name, flags)
-
-
-def copy_bytes(source: int, target: int, size: int, st: os.stat_result) -> int:
-    """The first `size` bytes, by the cheapest way both files allow. Sparse files stay sparse."""
-    if size == st.st_size and st.st_size > 4096 and _clone(source, target):
-        return size
-    if st.st_blocks * 512 >= size:
-        _copy_range(source, target, 0, size)
-        return size
-    return _copy_sparse(source, target, size)
-
-
-def _clone(source: int, target: int) -> bool:
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        return False
-    return True
-
-
-def _copy_sparse(source: int, target: int, size: int) -> int:
-    copied = offset = 0
-    while offset < size:
-        try:
-            start = os.lseek(source, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != ENXIO:
-                raise
-            break  # nothing but a hole up to the end
-        if start >= size:
-            break
-        offset = min(os.lseek(source, start, os.SEEK_HOLE), size)
-        _copy_range(source, target, start, offset - start)
-        copied += offset - start
-    os.ftruncate(target, size)
-    return copied
-
-
-def _copy_range(source: int, target: int, offset: int, length: int) -> None:
-    while length:
-        if length <= 65536:  # two plain calls beat copy_file_range for small files
-            count = _copy_plain(source, target, offset, length)
-        else:
-            try:
-                count = verbs.copy_range(source, target, min(length, _CHUNK), offset, offset)
-            except OSError as error:
-                if error.errno not in (EXDEV, EINVAL, EOPNOTSUPP, EPERM):
-                    raise
-                count = _copy_plain(source, target, offset, length)
-        if count == 0:
-            return  # the source shrank underneath
-        offset += count
-        length -= count
-
-
-def _copy_plain(source: int, target: int, offset: int, length: int) -> int:
-    data = verbs.read(source, min(length, _READ), offset)
-    done = 0
-    while done < len(data):
-        done += verbs.write(target, data[done:] if done else data, offset + done)
-    return done
-
-
-def _copy_attributes(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes | None,
-                     st: os.stat_result) -> None:
-    """Owner, then mode (chown clears setuid), then xattrs (chown clears capabilities); overlay's own marks stay."""
-    try:
-        verbs.chown(fd, name, st.st_uid, st.st_gid)
-    except PermissionError:
-        pass  # an ordinary user cannot give files away: the copy is its own, as in the kernel
-    if S_IFMT(st.st_mode) != S_IFLNK:
-        verbs.chmod(fd, name, S_IMODE(st.st_mode))
-    copy_xattrs(stack, source, source_name, fd, name)
-
-
-def copy_xattrs(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes | None) -> None:
-    """All xattrs but overlay's marks (escaped ones included: they are the user's). What the upper refuses is left."""
-    if not stack.abilities.xattr:
-        return
-    try:
-        keys = verbs.listxattr(source, source_name)
-    except OSError as error:
-        if error.errno in (EOPNOTSUPP,):
-            return
-        raise
-    for key in keys:
-        if stack.marks.to_user(key) is None:
-            continue
-        try:
-            value = verbs.getxattr(source, source_name, key)
-        except OSError as error:
-            if error.errno == ENODATA:
-                continue
-            raise
-        try:
-            verbs.setxattr(fd, name, key, value)
-        except OSError as error:
-            if error.errno not in (EOPNOTSUPP, EPERM, EINVAL) or key.startswith(b"system.posix_acl"):
-                raise
 
 
 def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: int, name: bytes | None,

@@ -37,6 +37,8 @@ def defer(stack: Stack, node: Node, fd: int) -> None:
 
 def settle(stack: Stack) -> None:
     """Make all waiting copies safe and unmark them. The lock is held, and released during the sync."""
+    while stack.settling:
+        stack.copied.wait()
     batch = stack.unsettled
     if not batch:
         return
@@ -56,6 +58,7 @@ def settle(stack: Stack) -> None:
     finally:
         stack.lock.acquire()
         stack.settling = {}
+        stack.copied.notify_all()
     for fd in batch.values():
         _unmark(stack, fd)
 

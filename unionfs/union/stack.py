@@ -58,7 +58,7 @@ class Stack:
         self.index: Index | None = None
         self.umask = -1
         self.can_impersonate = False
-        self.copied: threading.Condition | None = None  # told when a copy-up ends, once someone has waited for one
+        self.copied = threading.Condition(self.lock)  # told when a copy-up or a common sync ends
         self.serial = 0
         self.follow_redirects = config.redirect_dir != "nofollow"  # off: as the kernel by default
         try:

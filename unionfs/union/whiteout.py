@@ -13,7 +13,7 @@ from stat import S_IFCHR, S_IMODE
 from unionfs.layer import verbs
 from unionfs.libc import RENAME_EXCHANGE
 from unionfs.union import checks, marks
-from unionfs.union.copyup import copy_xattrs
+from unionfs.union.copying import copy_xattrs
 from unionfs.union.stack import SHARED_WHITEOUT
 
 TYPE_CHECKING = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -14,7 +13,20 @@ import pytest
 
 from tests.lib.engines import ROOT
 from unionfs import __version__, fusepy_front, server
-from unionfs.cli import COMMANDS, checks, daemon, lifeline, main, mount, serve, watch
+from unionfs.cli import (
+    COMMANDS,
+    checks,
+    daemon,
+    lifeline,
+    main,
+    mount,
+    mount_helper,
+    mounts,
+    serve,
+    umount_helper,
+    utab,
+    watch,
+)  # fmt: skip
 from unionfs.cli.errors import CommandError
 from unionfs.cli.log import Log
 from unionfs.cli.options import MS_RDONLY, MountOptions
@@ -146,23 +158,94 @@ def test_umount_where_nothing_is(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == f"unionfs: {tmp_path} is not a mount point\n"
 
 
-def test_a_mount_is_told_by_its_device_and_its_place() -> None:
+def test_other_mounts_are_not_ours_to_unmount(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["umount", "/proc"]) == 1
+    assert capsys.readouterr().err == "unionfs: /proc is a mount of type proc, not ours; use umount\n"
+
+
+def test_what_umount_8_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = f"unionfs: {tmp_path} is not a mount point\n"
+    for flags in ([], ["-n", "-v", "-r", "-t", "fuse.unionfs"], ["-fl"]):
+        assert umount_helper([str(tmp_path), *flags]) == 32
+        assert capsys.readouterr().err == nothing
+    assert umount_helper([str(tmp_path), "-N", "/proc/1/ns/mnt"]) == 1
+    assert "nsenter --mount" in capsys.readouterr().err
+
+
+def test_helpers_have_the_exit_codes_of_mount_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "missing")
+    assert mount_helper(["source", missing, "-o", "lowerdir=/a"]) == 32
+    assert mount_helper(["source", missing, "-o", "lowerdirr=/a"]) == 1
+    assert umount_helper([]) == 1
+    assert capsys.readouterr().err.count("\n") == 3
+
+
+LINE = rb"57 25 0:49 / /mnt/a\040b\134c rw,relatime shared:7 - fuse.unionfs img rw,user_id=4001,group_id=0" + b"\n"
+
+
+def test_a_line_of_the_kernel_s_table() -> None:
+    found = mounts.Mount(LINE)
+    assert (found.device, found.path) == (b"0:49", rb"/mnt/a\040b\134c")
+    assert (found.fstype, found.source, found.owner) == (b"fuse.unionfs", b"img", 4001)
+    assert mounts.Mount(LINE.replace(b"user_id=4001,", b"")).owner == -1
+
+
+def test_a_mount_is_found_at_its_place(tmp_path: Path) -> None:
+    found = mounts.topmost(b"/proc")
+    assert found is not None
     st = os.stat("/proc")
-    name = lifeline.mount_name(b"/proc")
-    assert name is not None
-    assert re.fullmatch(rb"%d:%d/[0-9a-f]{8}" % (os.major(st.st_dev), os.minor(st.st_dev)), name)
-    assert lifeline.mount_name(b"/no/mount") is None
+    assert (found.fstype, found.device) == (b"proc", b"%d:%d" % (os.major(st.st_dev), os.minor(st.st_dev)))
+    assert mounts.topmost(b"/no/mount") is None
+    (tmp_path / "link").symlink_to("/proc")
+    for path in ("/proc", "/proc/", "/./proc", str(tmp_path / "link"), "/proc/self/.."):
+        real, mount = mounts.locate(os.fsencode(path))
+        assert mount is not None
+        assert (real, mount.fstype) == (b"/proc", b"proc"), path
+    assert mounts.locate(os.fsencode(tmp_path)) == (os.fsencode(tmp_path.resolve()), None)
+
+
+def line_of(owner: int) -> mounts.Mount:
+    """A mount that nobody else has."""
+    return mounts.Mount(LINE.replace(b"0:49", b"0:%d" % os.getpid()).replace(b"=4001", b"=%d" % owner))
 
 
 def test_waiting_ends_with_the_holder() -> None:
-    name = b"%d:0" % os.getpid()
-    assert lifeline.grasp(name) == [], "nobody holds it"
-    holder = lifeline.hold(name)
+    ours = line_of(os.geteuid())
+    assert lifeline.grasp(ours) == [], "nobody holds it"
+    holder = lifeline.hold(ours)
     assert holder is not None
-    (waiter,) = lifeline.grasp(name)
+    (waiter,) = lifeline.grasp(ours)
     holder.close()
     assert lifeline.wait(waiter)
-    assert lifeline.grasp(name) == [], "nobody holds it any more"
+    assert lifeline.grasp(ours) == [], "nobody holds it any more"
+
+
+def test_a_stranger_s_lifeline_is_none() -> None:
+    """Whoever did not mount it cannot make its unmount wait."""
+    with lifeline.hold(line_of(os.geteuid())) or pytest.fail("no socket"):
+        assert lifeline.grasp(line_of(os.geteuid() + 1)) == []
+
+
+def test_lines_in_libmount_s_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours come and go, the others stay."""
+    helper, table = tmp_path / "umount.fuse.unionfs", tmp_path / "run/utab"
+    monkeypatch.setattr(utab, "HELPER", str(helper))
+    monkeypatch.setattr(utab, "TABLE", str(table))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    mount = mounts.Mount(LINE)
+    utab.add(mount)
+    utab.remove(mount)
+    assert not table.exists(), "without a helper there is nothing to be found"
+    helper.touch(0o755)
+    utab.add(mount)
+    assert table.read_text() == "SRC=img TARGET=/mnt/a\\040b\\134c ROOT=/\n"
+    others = "SRC=/dev/sda1 TARGET=/mnt ROOT=/ OPTS=x-other\n"
+    table.write_text(others + table.read_text())
+    utab.add(mount)
+    utab.remove(mount)
+    assert table.read_text() == others
+    assert sorted(os.listdir(table.parent)) == ["utab", "utab.lock"]
+    assert stat.S_IMODE(table.stat().st_mode) == 0o644
 
 
 # --- install-helper -------------------------------------------------------------------------------
@@ -173,7 +256,7 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installation's directory of console scripts, in place of this one's."""
     directory = tmp_path / "venv" / "bin"
     directory.mkdir(parents=True)
-    for name in ("unionfs", "mount.unionfs"):
+    for name in ("unionfs", "mount.unionfs", "umount.unionfs"):
         (directory / name).touch(mode=0o755)
     monkeypatch.setattr(sys, "argv", [str(directory / "unionfs")])
     return directory
@@ -188,19 +271,46 @@ def test_install_and_uninstall(scripts: Path, tmp_path: Path) -> None:
         "unionfs": str(scripts / "unionfs"),
         "mount.unionfs": str(scripts / "mount.unionfs"),
         "mount.fuse.unionfs": str(scripts / "mount.unionfs"),
+        "umount.unionfs": str(scripts / "umount.unionfs"),
+        "umount.fuse.unionfs": str(scripts / "umount.unionfs"),
     }
     assert main(["install-helper", "--prefix", str(prefix), "--uninstall"]) == 0
     assert list(prefix.iterdir()) == []
 
 
-def test_what_is_not_ours_stays(scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prefix = tmp_path / "sbin"
+FOREIGN = {
+    "mount.unionfs": "use mount -t fuse.unionfs",
+    "umount.fuse.unionfs": "umount will not wait for the daemon",
+    "unionfs": "as a mount_program name this one by its whole path",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("as_link", [False, True])
+def test_what_is_not_ours_stays(
+    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, as_link: bool
+) -> None:
+    """As the mount.unionfs of Debian's package unionfs-fuse: the others are linked, and what lacks is said."""
+    prefix, other = tmp_path / "sbin", tmp_path / "another-program"
     prefix.mkdir()
-    (prefix / "unionfs").write_text("another program")
-    assert main(["install-helper", "--prefix", str(prefix)]) == 1
-    assert "exists and is no link of ours" in capsys.readouterr().err
+    other.write_text("not ours")
+    (prefix / name).symlink_to(other) if as_link else other.rename(prefix / name)
+    assert main(["install-helper", "--prefix", str(prefix)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"unionfs: {prefix / name} belongs to another program and stays; {FOREIGN[name]}")
+    assert said.count("\n") == 1
+    assert len(list(prefix.iterdir())) == 5
     assert main(["install-helper", "--prefix", str(prefix), "--uninstall"]) == 0
-    assert [path.name for path in prefix.iterdir()] == ["unionfs"]
+    assert [path.name for path in prefix.iterdir()] == [name]
+    assert (prefix / name).read_text() == "not ours"
+
+
+def test_without_the_one_link_that_nothing_replaces_it_fails(
+    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mount.fuse.unionfs").write_text("another program")
+    assert main(["install-helper", "--prefix", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("/mount.fuse.unionfs belongs to another program; remove it first\n")
 
 
 def test_a_stale_link_is_replaced(scripts: Path, tmp_path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from tests.cli.site import HELPER, Site, assert_works, fields, needs_root, unmount
 from tests.lib.asuser import ALICE, as_user
-from tests.lib.engines import ROOT, is_mounted
+from tests.lib.engines import is_mounted
 
 
 def test_with_options(site: Site) -> None:
@@ -134,36 +132,3 @@ def test_an_ordinary_user_mounts_through_fusermount3(site: Site) -> None:
     assert site.run_as_alice("umount", site.mnt).stderr == ""
     assert not is_mounted(str(site.mnt))
     assert site.processes() == []
-
-
-@needs_root
-@pytest.mark.parametrize("fstype", ["unionfs", "fuse.unionfs"])
-def test_mount_8_finds_the_helper(site: Site, fstype: str) -> None:
-    """With the links where mount(8) looks for them: in a mount namespace whose /sbin is ours to write."""
-    scripts = site.base / "bin"
-    scripts.mkdir()
-    for name, function in (("unionfs", "main"), ("mount.unionfs", "mount_helper")):
-        (scripts / name).write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            f"from unionfs.cli import {function}\nsys.exit({function}())\n"
-        )
-        (scripts / name).chmod(0o755)
-    sbin = os.path.realpath("/sbin")
-    (site.base / "sbin").mkdir()
-    script = f"""set -eu
-        mount --make-rprivate /
-        mount -t tmpfs tmpfs {site.base}/sbin
-        mkdir {site.base}/sbin/u {site.base}/sbin/w
-        mount -t overlay overlay -o lowerdir={sbin},upperdir={site.base}/sbin/u,workdir={site.base}/sbin/w {sbin}
-        rm -f {sbin}/mount.unionfs  # Debian's package unionfs-fuse has one
-        {scripts}/unionfs install-helper
-        mount -t {fstype} my-layers {site.mnt} -o {site.options},nosuid
-        cat {site.mnt}/b
-        echo; grep " {site.mnt} " /proc/mounts
-        umount {site.mnt}
-    """
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    *_, content, line = done.stdout.splitlines()
-    assert content == "bottom"
-    assert line.startswith(f"my-layers {site.mnt} fuse.unionfs rw,nosuid,")

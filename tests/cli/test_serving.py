@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.site import Site, alive, assert_works, unmount
+from tests.cli.site import Site, alive, assert_works, needs_root, unmount
 from tests.lib.engines import ROOT, is_mounted, wait_until
 
 
@@ -75,6 +75,31 @@ def test_a_busy_mount_stays_unless_lazy(either: Site) -> None:
         assert not is_mounted(str(either.mnt))
         assert file.read() == "bottom"
     wait_until(lambda: not alive(pid), "the end of the daemon")
+
+
+@needs_root
+def test_root_waits_for_the_daemon_of_an_ordinary_user_too(site: Site) -> None:
+    site.give_to_alice()
+    assert site.run_as_alice("mount", "-o", site.options, site.mnt).stderr == ""
+    unmount(site)
+
+
+def test_a_daemon_that_hangs_cannot_hang_its_unmount(either: Site) -> None:
+    """Nothing asks it anything; and who has asked gets an error."""
+    pid = either.mount("-o", either.options + ",timeout=0", either.mnt)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with subprocess.Popen(["cat", either.mnt / "b"], stderr=subprocess.PIPE, text=True) as asking:
+            wait_until(lambda: "request_wait_answer" in Path(f"/proc/{asking.pid}/wchan").read_text(), "the question")
+            either.run("umount", "--force", either.mnt)  # busy, perhaps, until the asking process has seen the error
+            assert "b:" in asking.communicate(timeout=20)[1]
+        if is_mounted(str(either.mnt)):
+            unmounted = either.run("umount", "--force", either.mnt)
+            assert (unmounted.returncode, unmounted.stderr) == (0, "")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not alive(pid), "the end of the daemon")
+    assert not is_mounted(str(either.mnt))
 
 
 def test_a_dead_mount_is_explained_and_taken_away(site: Site) -> None:

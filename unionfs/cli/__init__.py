@@ -43,7 +43,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def mount_helper(argv: list[str] | None = None) -> int:
     """`mount.unionfs`, as mount(8) calls it: SOURCE MNT [-sfnv] [-o OPTS] [-t TYPE]; also -o OPTS MNT."""
-    return _run("unionfs.cli.mount", "run_as_helper", sys.argv[1:] if argv is None else argv)
+    code = _run("unionfs.cli.mount", "run_as_helper", sys.argv[1:] if argv is None else argv)
+    return _AS_MOUNT_8.get(code, code)
+
+
+def umount_helper(argv: list[str] | None = None) -> int:
+    """`umount.unionfs`, as umount(8) calls it: MNT [-flnrv] [-t TYPE]."""
+    code = _run("unionfs.cli.umount", "run_as_helper", sys.argv[1:] if argv is None else argv)
+    return _AS_MOUNT_8.get(code, code)
+
+
+# our exit codes → those of mount(8), which returns its helper's as its own: failed, misspelled, interrupted
+_AS_MOUNT_8 = {1: 32, 2: 1, 130: 8}
 
 
 def _run(module: str, function: str, arguments: list[str]) -> int:

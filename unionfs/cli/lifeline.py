@@ -2,35 +2,25 @@
 
 Its abstract name tells the mount, by its device number and a hash of its path, and the daemon's pid; so nothing is
 left on disk and nothing can be stale. The daemon never accepts: a connection just breaks when the process ends.
+Sockets of others than the mount's owner do not count, so that no stranger can make an unmount wait.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from struct import Struct
 from zlib import crc32
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unionfs.cli.mounts import Mount
+
 _WAIT = 20.0  # s; a daemon that was just unmounted has only to finish what it does and close its files
+_UCRED = Struct("iII")  # struct ucred: pid, uid, gid
 
 
-def mount_name(mountpoint: bytes) -> bytes | None:
-    """What tells the topmost mount at this absolute path from others; None where there is none.
-
-    From the kernel's table: no daemon is asked.
-    """
-    target = _as_in_mountinfo(mountpoint)
-    with open("/proc/self/mountinfo", "rb") as table:
-        numbers = [fields[2] for fields in map(bytes.split, table) if fields[4] == target]
-    return b"%s/%08x" % (numbers[-1], crc32(mountpoint)) if numbers else None
-
-
-def _as_in_mountinfo(path: bytes) -> bytes:
-    for character in b"\\ \t\n#":
-        path = path.replace(bytes([character]), b"\\%03o" % character)
-    return path
-
-
-def hold(mount: bytes) -> socket.socket | None:
+def hold(mount: Mount) -> socket.socket | None:
     """The daemon's end, to be kept until the process ends; None where no socket is to be had: nobody can wait."""
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -42,7 +32,7 @@ def hold(mount: bytes) -> socket.socket | None:
     return end
 
 
-def grasp(mount: bytes) -> list[socket.socket]:
+def grasp(mount: Mount) -> list[socket.socket]:
     """The waiter's ends, to be taken before unmounting. More than one where the daemon of an earlier mount at the
     same place is still writing.
     """
@@ -52,10 +42,13 @@ def grasp(mount: bytes) -> list[socket.socket]:
         end.settimeout(_WAIT)
         try:
             end.connect(name)
+            held = _holder(end) == mount.owner
         except OSError:
-            end.close()
-        else:
+            held = False
+        if held:
             ends.append(end)
+        else:
+            end.close()
     return ends
 
 
@@ -71,12 +64,16 @@ def wait(end: socket.socket) -> bool:
     return True
 
 
-def _prefix(mount: bytes) -> bytes:
-    # the user too: a stranger's socket of the same name would only make umount wait, but need not
-    return b"unionfs/%s/%d/" % (mount, os.geteuid())
+def _holder(end: socket.socket) -> int:
+    """The user of the process that listens at the other end."""
+    return int(_UCRED.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1])
 
 
-def _names(mount: bytes) -> list[bytes]:
+def _prefix(mount: Mount) -> bytes:
+    return b"unionfs/%s/%08x/" % (mount.device, crc32(mount.path))
+
+
+def _names(mount: Mount) -> list[bytes]:
     wanted = b"@" + _prefix(mount)
     with open("/proc/net/unix", "rb") as table:
         last = [line.split()[-1] for line in table]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from unionfs.cli import checks, lifeline, watch
+from unionfs.cli import checks, lifeline, mounts, utab, watch
 from unionfs.cli.errors import CommandError
 from unionfs.union import ConfigError, Union
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from unionfs.union.config import Config
 
 
-_LIFELINES: list[object] = []  # held until the process ends, so until the layers are closed
+# The mount, once it answers, and its lifeline, which is held until the process ends, so until the layers are closed
+_ANNOUNCED: list[tuple[mounts.Mount, object]] = []
 
 
 class _NoAgreement(Exception):
@@ -38,6 +39,8 @@ def run(config: Config, mount: MountOptions, mountpoint: bytes, report: Report, 
         _serve(union, mount, mountpoint, report, log)
     finally:
         union.close()
+        for mounted, _ in _ANNOUNCED:
+            utab.remove(mounted)
 
 
 def _serve(union: Union, mount: MountOptions, mountpoint: bytes, report: Report, log: Log) -> None:
@@ -114,9 +117,10 @@ def _announcer(mountpoint: bytes, frontend: str, report: Report, log: Log) -> Ca
     """What a front end calls when the mount answers."""
 
     def announce() -> None:
-        name = lifeline.mount_name(mountpoint)
-        if name is not None:
-            _LIFELINES.append(lifeline.hold(name))
+        mounted = mounts.topmost(mountpoint)
+        if mounted is not None:
+            _ANNOUNCED.append((mounted, lifeline.hold(mounted)))
+            utab.add(mounted)
         log(f"mounted at {os.fsdecode(mountpoint)}, front end {frontend}, pid {os.getpid()}")
         report.ready()
 

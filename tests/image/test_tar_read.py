@@ -123,7 +123,7 @@ def test_libarchives_xattrs() -> None:
     assert entry.xattrs == {b"user.a b": b"\x00\x01\x02"}
 
 
-@pytest.mark.parametrize("field, value", [
+@pytest.mark.parametrize(("field", "value"), [
     (b"0000644\0", 0o644), (b"   644 \0", 0o644), (b"\0" * 8, 0), (b"        ", 0),
     (b"\x80" + bytes(10) + b"\x05", 5), (b"\xff" * 12, -1), (b"\x80" + b"\0" * 3 + b"\1" + bytes(7), 1 << 56),
 ])  # fmt: skip
@@ -159,7 +159,7 @@ def test_an_archive_cut_anywhere_is_an_error_or_ends_between_entries(tree: Path)
 
 def test_a_flipped_bit_in_a_header_is_noticed() -> None:
     data = bytearray(written((tarfile.TarInfo("name"), b"x"), form=tarfile.USTAR_FORMAT))
-    for at in range(0, 345):
+    for at in range(345):
         data[at] ^= 1
         with pytest.raises(BadArchive):
             read(bytes(data))

@@ -25,9 +25,8 @@ def opened(paths: Paths, path: bytes, flags: int = os.O_RDONLY) -> int:
 def hide(paths: Paths, path: bytes) -> None:
     """What libfuse's rename of an open file means."""
     directory, name = paths.place(path)
-    node = paths.node(path)
+    paths.hide(paths.node(path), directory, name, HIDDEN)
     paths.union.unlink(directory, name)
-    paths.hide(node, directory, name, HIDDEN)
 
 
 def test_a_path_leads_to_one_node(union: Union) -> None:
@@ -103,14 +102,31 @@ def test_libfuse_asks_whether_a_new_hidden_name_is_free(union: Union) -> None:
         paths.node(b"/.fuse_hidden0000000500000008")
 
 
-def test_only_an_open_file_in_its_own_directory_is_hidden(union: Union) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "hides"),
+    [
+        (b"/f", b"/" + HIDDEN, True),
+        (b"/d/y", b"/d/" + HIDDEN, True),
+        (b"/f", b"/d/" + HIDDEN, False),
+        (b"/f", b"/.fuse_hidden", False),
+        (b"/f", b"/" + HIDDEN + b".bak", False),
+        (b"/f", b"/.fuse_hidden000000050000f007", False),  # far from where libfuse's counter can be
+    ],
+)
+def test_what_is_libfuse_s_renaming(union: Union, old: bytes, new: bytes, hides: bool) -> None:
+    assert Paths(union, keep_links=True).is_hiding(old, new) == hides
+
+
+def test_a_file_that_could_not_be_unlinked_is_where_it_was(union: Union) -> None:
     paths = Paths(union, keep_links=True)
+    number = opened(paths, b"/f")
+    directory, name = paths.place(b"/f")
     node = paths.node(b"/f")
-    assert not paths.is_hiding(node, b"/f", b"/" + HIDDEN)
-    opened(paths, b"/f")
-    assert paths.is_hiding(node, b"/f", b"/" + HIDDEN)
-    assert not paths.is_hiding(node, b"/f", b"/d/" + HIDDEN)
-    assert not paths.is_hiding(node, b"/f", b"/.fuse_hidden")
+    paths.hide(node, directory, name, HIDDEN)
+    paths.hide_not(node, directory, name, HIDDEN)
+    assert paths.node(b"/f") is node
+    assert paths.handles[number].name == b"f"
+    assert not paths.hidden
 
 
 def test_other_names_of_a_file(union: Union) -> None:

@@ -142,7 +142,7 @@ class Operations:
 
     def unlink(self, path: str) -> None:
         directory, name = self.paths.place(_bytes(path))
-        if self.paths.hidden and self.paths.unhide(name):
+        if self.paths.unhide(name):
             return
         self._unlink(directory, name)
 
@@ -162,7 +162,7 @@ class Operations:
     def rename(self, old: str, new: str, flags: int = 0) -> None:
         source, target = self.paths.node(_bytes(old)), self.paths.if_there(_bytes(new))
         old_place, new_place = self.paths.place(_bytes(old)), self.paths.place(_bytes(new))
-        if target is None and not flags and self.paths.is_hiding(source, _bytes(old), _bytes(new)):
+        if target is None and not flags and not source.is_dir and self.paths.is_hiding(_bytes(old), _bytes(new)):
             self._unlink_open(source, *old_place, new_place[1])
             return
         self.union.rename(*old_place, *new_place, flags)
@@ -178,8 +178,12 @@ class Operations:
 
     def _unlink_open(self, node: Node, directory: Dir, name: bytes, hidden: bytes) -> None:
         """libfuse hides an open file. The union unlinks it at once; only libfuse goes on naming it."""
-        self._unlink(directory, name)
         self.paths.hide(node, directory, name, hidden)
+        try:
+            self._unlink(directory, name)
+        except OSError:
+            self.paths.hide_not(node, directory, name, hidden)
+            raise
 
     # --- attributes ------------------------------------------------------------------------------------------------
 

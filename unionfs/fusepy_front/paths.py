@@ -17,10 +17,8 @@ _TRIES = 64  # nodes looked at for one that may be forgotten, so that no single 
 
 # What libfuse renames an open file to instead of unlinking it: node id and a counter, so no name comes twice.
 _HIDDEN = re.compile(rb"\.fuse_hidden[0-9a-f]{16,}")
-
-
-def _counter(hidden: bytes) -> int:
-    return int(hidden[-8:], 16)
+_AHEAD = 64
+_RETIRED = 1024  # such names remembered after the file was closed, for who is just opening it
 
 
 class Handle:
@@ -43,7 +41,8 @@ class Paths:
 
     known    nodes that the union keeps for us, least recently met first. `node.lookups` counts what holds a node:
              1 for being here, 1 for each open handle of a directory; `node.front` says that it was used lately
-    hidden   libfuse's name for an unlinked open file → (its node, directory it had its last name in)
+    hidden   libfuse's name for an unlinked open file → (its node, directory it had that name in)
+    retired  such names whose files were closed lately
     handles  open files and directories, by the number that libfuse hands back
     """
 
@@ -55,7 +54,8 @@ class Paths:
         self.keep_links = keep_links
         self.known: OrderedDict[Node, None] = OrderedDict()
         self.hidden: dict[bytes, tuple[Node, Dir]] = {}
-        self.last_hidden = 0
+        self.retired: OrderedDict[bytes, None] = OrderedDict()
+        self._counter = 0
         self.handles: dict[int, Handle] = {}
         self._next = 1
 
@@ -66,16 +66,9 @@ class Paths:
         if path == b"/":
             return self.root
         directory, name = self.place(path)
-        if self.last_hidden and _HIDDEN.fullmatch(name):
-            return self._hidden_node(directory, name)
-        return self._child(directory, name)
-
-    def _hidden_node(self, directory: Dir, name: bytes) -> Node:
-        """ESTALE for what libfuse has hidden and closed since: whoever came by the old name looks it up anew."""
-        found = self.hidden.get(name)
-        if found is not None:
-            return found[0]
-        if _counter(name) <= self.last_hidden:
+        if name in self.hidden:
+            return self.hidden[name][0]
+        if name in self.retired:  # whoever came here by the file's old name is to look that up anew
             raise OSError(ESTALE, os.strerror(ESTALE), name)
         return self._child(directory, name)
 
@@ -149,31 +142,46 @@ class Paths:
 
     # --- unlinked open files ---------------------------------------------------------------------------------------
 
-    def is_hiding(self, node: Node, old: bytes, new: bytes) -> bool:
-        """Whether a rename is libfuse's way to unlink: of an open file, in its directory, to a name of its own.
+    def is_hiding(self, old: bytes, new: bytes) -> bool:
+        """Whether a rename is libfuse's way to unlink an open file: in its directory, to the next name of its own.
 
-        A program that renamed a file it has open to such a name would lose it; libfuse claims these names.
+        libfuse counts its names, threads may be a few ahead of each other: a program that calls a file so by itself
+        does not come near.
         """
         above, _, name = new.rpartition(b"/")
-        return bool(node.files) and old.rpartition(b"/")[0] == above and _HIDDEN.fullmatch(name) is not None
+        if old.rpartition(b"/")[0] != above or _HIDDEN.fullmatch(name) is None:
+            return False
+        return abs(int(name[-8:], 16) - self._counter) <= _AHEAD and name not in self.hidden
 
     def hide(self, node: Node, directory: Dir, name: bytes, hidden: bytes) -> None:
-        """The file has lost a name and libfuse knows it by another one, which nobody sees."""
+        """The file is about to lose a name, and libfuse then knows it by another one, which nobody sees."""
         self.hidden[hidden] = node, directory
-        self.last_hidden = _counter(hidden)
         self._renamed(node, directory, name, directory, hidden)
+        self._counter = max(self._counter, int(hidden[-8:], 16))
+
+    def hide_not(self, node: Node, directory: Dir, name: bytes, hidden: bytes) -> None:
+        """It has not lost it after all."""
+        del self.hidden[hidden]
+        self._renamed(node, directory, hidden, directory, name)
 
     def unhide(self, name: bytes) -> bool:
         """libfuse is done with a hidden name; False where it is none."""
-        found = self.hidden.pop(name, None)
+        found = self.hidden.get(name)
         if found is not None:
+            self._retire(name)
             self.let_go(found[0])
-        return found is not None
+        return found is not None or name in self.retired
 
-    def _drop_hidden(self, node: Node) -> None:
+    def _retire(self, name: bytes) -> None:
+        del self.hidden[name]
+        self.retired[name] = None
+        if len(self.retired) > _RETIRED:
+            self.retired.popitem(last=False)
+
+    def _retire_all(self, node: Node) -> None:
         """libfuse forgets to be done with a name in a directory that has gone, too."""
         for name in [name for name, (kept, _directory) in self.hidden.items() if kept is node]:
-            del self.hidden[name]
+            self._retire(name)
 
     # --- handles ---------------------------------------------------------------------------------------------------
 
@@ -192,7 +200,7 @@ class Paths:
         if handle.file is not None:
             self.union.release(handle.file)
             if not handle.node.files:
-                self._drop_hidden(handle.node)
+                self._retire_all(handle.node)
         else:
             handle.node.lookups -= 1
         self.let_go(handle.node)

@@ -5,10 +5,13 @@ mfusepy with libfuse 3; fusepy (or mfusepy) with libfuse 2. What each cannot do 
 
 both        no passthrough: data goes through the daemon. O_TMPFILE is EOPNOTSUPP. No birth time in statx(2).
             A removed directory that is somebody's working directory cannot be asked about any more (ESTALE, libfuse
-            2: ENOENT), since libfuse knows it by its path alone. To the kernel two names of a file are two files:
+            2: ENOENT), since libfuse knows it by its path alone; nor can a file be opened that was replaced while its
+            name was being opened (libfuse 3: the kernel tries once again, and then says ESTALE; 2: ENOENT). To the
+            kernel two names of a file are two files:
             a shared mapping of one does not see writes through the other, and O_APPEND on one that was opened before
             writes through the other may write where the end was. Replacing an open file by rename unlinks it
-            just before: libfuse calls it so. Names like `.fuse_hidden` and 16 hexadecimal digits are libfuse's.
+            just before: libfuse calls it so, and where the rename then fails the file stays unlinked. Names like
+            `.fuse_hidden` and 16 hexadecimal digits are libfuse's.
             setfacl by somebody outside of the file's group does not clear the set-group-id bit.
 libfuse 2   speaks the protocol of 2011. renameat2(2) with flags is EINVAL. fallocate(2) is EOPNOTSUPP with fusepy.
             ACLs can be set, inherited and read, and are not enforced: the mode bits alone decide. lseek(2) takes the

@@ -97,7 +97,7 @@ REQUESTS = [
     _case(k.FUSE_SETXATTR, [b4(3), b4(1), b4(1), b4(0), b"user.a\0", b"\0\1\2"], b"user.a", b"\0\1\2", 1, 1),
     _case(k.FUSE_SETXATTR, [b4(0), b4(0), b4(0), b4(0), b"user.a\0"], b"user.a", b"", 0, 0),
     _case(k.FUSE_GETXATTR, [b4(64), b4(0), b"user.a\0"], 64, b"user.a"),
-    _case(k.FUSE_LISTXATTR, [b4(64), b4(0)], 64),
+    _case(k.FUSE_LISTXATTR, [b4(64), b4(0)], 64, UID),
     _case(k.FUSE_REMOVEXATTR, [b"user.a\0"], b"user.a"),
     _case(k.FUSE_FLUSH, [b8(7), b4(0), b4(0), b8(99)], 7, 99),
     _case(

@@ -86,7 +86,6 @@ release = fixed(structs.fuse_release_in)
 flush = fixed(structs.fuse_flush_in)
 fsync = fixed(structs.fuse_fsync_in)
 forget = fixed(structs.fuse_forget_in)
-listxattr = fixed(structs.fuse_getxattr_in)
 access = fixed(structs.fuse_access_in)
 interrupt = fixed(structs.fuse_interrupt_in)
 bmap = fixed(structs.fuse_bmap_in)
@@ -187,6 +186,11 @@ def getxattr(buf: bytearray, end: int) -> tuple[int, bytes]:
     """(size, name)"""
     (size,) = structs.fuse_getxattr_in.unpack_from(buf, HEADER)
     return size, text(buf, HEADER + 8, end)[0]
+
+
+def listxattr(buf: bytearray, _end: int) -> tuple[int, int]:
+    """(size, uid of the caller)"""
+    return structs.fuse_getxattr_in.unpack_from(buf, HEADER)[0], _ids(buf)[0]
 
 
 def ioctl(buf: bytearray, end: int) -> tuple[int, int, int, int, int, memoryview]:

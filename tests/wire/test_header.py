@@ -17,7 +17,7 @@ HEADER = Path("/usr/include/linux/fuse.h")
 
 # What the header of an old system may not have yet: checked against sizes known from the kernel's source.
 NEWER = {
-    "fuse_statx": 256, "fuse_statx_in": 24, "fuse_statx_out": 288, "fuse_sx_time": 16,
+    "fuse_statx": 256, "fuse_statx_in": 24, "fuse_statx_out": 288,
     "fuse_backing_map": 16, "fuse_copy_file_range_out": 8,
 }  # fmt: skip
 # Structures of ours that are the head of the kernel's: the rest is packed separately.

@@ -152,6 +152,8 @@ class Session:
         return negotiate.init_reply(agreement)
 
     def _put_in_force(self, agreement: Agreement) -> None:
+        if self._options.debug:
+            self._log(f"INIT -> FUSE 7.{agreement.minor}, flags {agreement.flags:#x}, max_write {agreement.max_write}")
         state = self.state
         state.agreement = agreement
         state.zero_open = agreement.has(kernel.FUSE_NO_OPEN_SUPPORT)

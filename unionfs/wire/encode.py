@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 HEADER = 16  # sizeof(struct fuse_out_header)
 ATTR_AT = HEADER + fuse_entry_out.size  # where fuse_attr lies in a reply with an entry
 OPEN_AT = ATTR_AT + fuse_attr.size  # where fuse_open_out lies in a reply to CREATE
-DIRENT = fuse_dirent.size
-DIRENTPLUS = fuse_direntplus.size
 
 # How long the kernel may keep what it was told. While mounted nobody else may change the layers, so: for
 # ever. 2**31 s fit what every kernel makes of it.
@@ -147,11 +145,6 @@ def put_ioctl(reply: Buffer, data: bytes) -> int:
     fuse_ioctl_out.pack_into(reply, HEADER, 0, 0, 0, 0)
     reply[HEADER + fuse_ioctl_out.size : end] = data
     return end
-
-
-def room(name_length: int, head: int) -> int:
-    """Bytes that a record with a name takes behind a `head` of DIRENT or DIRENTPLUS bytes."""
-    return head + name_length + 7 & ~7
 
 
 def put_dirent(buf: Buffer, at: int, name: bytes, ino: int, dtype: int, off: int) -> int:

@@ -1,7 +1,8 @@
 """Numbers of the FUSE protocol 7.45, under the names of the kernel's `linux/fuse.h`.
 
-Rule for editing: a name stands here only if the kernel has it and unionfs reads or writes it, or shows it
-in a trace. Flags of INIT are 64 bits wide; the kernel carries the upper half in `flags2`.
+Rule for editing: names and values are the header's, and a test compares them with the header of the machine
+it runs on. Sets of flags are complete where one has to decide against a flag as well as for it (INIT, OPEN),
+else only what unionfs uses stands here. Flags of INIT are 64 bits wide; the upper half travels in `flags2`.
 """
 
 from __future__ import annotations
@@ -126,8 +127,6 @@ FATTR_MTIME = 1 << 5
 FATTR_FH = 1 << 6
 FATTR_ATIME_NOW = 1 << 7
 FATTR_MTIME_NOW = 1 << 8
-FATTR_LOCKOWNER = 1 << 9
-FATTR_CTIME = 1 << 10
 FATTR_KILL_SUIDGID = 1 << 11
 
 # Flags in the reply to OPEN and CREATE.
@@ -139,17 +138,10 @@ FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6
 FOPEN_PASSTHROUGH = 1 << 7
 
 # Flags in requests.
-FUSE_GETATTR_FH = 1 << 0
 FUSE_OPEN_KILL_SUIDGID = 1 << 0
-FUSE_WRITE_CACHE = 1 << 0
-FUSE_WRITE_LOCKOWNER = 1 << 1
 FUSE_WRITE_KILL_SUIDGID = 1 << 2
 FUSE_FSYNC_FDATASYNC = 1 << 0
 FUSE_SETXATTR_ACL_KILL_SGID = 1 << 0
-FUSE_IOCTL_COMPAT = 1 << 0
-FUSE_IOCTL_UNRESTRICTED = 1 << 1
-FUSE_IOCTL_32BIT = 1 << 3
-FUSE_IOCTL_DIR = 1 << 4
 
 # STATX: which fields of the reply are valid (`linux/stat.h`).
 STATX_BASIC_STATS = 0x7FF

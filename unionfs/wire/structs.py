@@ -32,7 +32,6 @@ fuse_init_out = Struct("=IIIIHHIIHHIIH22x")
 fuse_dirent = Struct("=QQII")  # ino off namelen type, then the name, padded to 8
 fuse_direntplus = Struct("=QQQQII" + "QQQqqqIIIIIIIIII" + "QQII")  # entry_out, attr, dirent
 
-fuse_sx_time = Struct("=qI4x")  # tv_sec tv_nsec
 # mask blksize attributes nlink uid gid mode ino size blocks attributes_mask atime btime ctime mtime
 # rdev_major rdev_minor dev_major dev_minor
 fuse_statx = Struct("=IIQIIIHxxQQQQ" + "qI4x" * 4 + "IIII112x")

@@ -2,19 +2,26 @@
 
 Waking a daemon on another processor costs more than all that the daemon does. So while one process alone
 makes requests, and waits for each, the loop's thread moves to the processor that this process runs on.
-Medians in µs of ten interleaved runs on two processors, Linux 6.18 (with other work going on, load 6):
+Medians in µs over interleaved runs on two processors, Linux 6.18; above with little else going on (8 runs,
+a core that only calls lstat), below at a load of 6 (10 runs, the union):
 
                         waiting  following  following    50 reads without
                         plainly  the last   a lone       waiting, then
                                  client     client (*)   waiting
+    stat, cold             20.4       17.1       22.9    21.6
+    open read close        20.0       17.9       20.6    18.0
+    stat, each 0.3 ms      47.2       41.2       39.9    45.0
+    two clients            49.9       50.8       43.6    45.7
+    processor time, s      0.50       0.55       0.52    0.62
+
     stat, cold             34.9       33.4       33.8    37.0
     open read close        16.7       16.8       16.8    17.2
     stat, each 0.3 ms      65.3       46.9       45.2    99.3
     two clients           124.6       63.9       57.3   116.3
     processor time, s      0.50       0.46       0.46    0.64
 
-(*) is what this module does. On an idle machine the scheduler finds the good place by itself half of the
-time; then the medians are alike, and what is gained is the other half (stat, each 0.3 ms: 26–35 against 90).
+(*) is what this module does: it is never far from the best, and the others are where there is other work or
+a second client. Much of the spread is where the scheduler happens to put daemon and client.
 
 Rules, so that it never hurts:
 - every 31st request is looked at. The number is odd because opens and releases take turns;

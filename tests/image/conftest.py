@@ -32,7 +32,10 @@ USER 5:6
 ENTRYPOINT ["/bin/sh", "-c"]
 CMD ["echo hello"]
 """
-_APPLETS = "sh ls cat mkdir rm touch chmod chown ln echo dd mknod mv cp stat rmdir sleep setfattr true".split()
+_APPLETS = (
+    "sh", "ls", "cat", "mkdir", "rm", "touch", "chmod", "chown", "ln", "echo", "dd", "mknod", "mv", "cp", "stat",
+    "rmdir", "sleep", "true",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +91,7 @@ def busybox_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(docker: Docker, busybox_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of an image that Docker built here, with one of everything; its base is base:1."""
-    command = ["tar", "--xattrs", "--xattrs-include=*", "-C", busybox_tree, "-c", "."]
+    command = ["tar", "--xattrs", "--xattrs-include=*", "-C", str(busybox_tree), "-c", "."]
     tar = subprocess.run(command, check=True, capture_output=True).stdout
     docker("import", "--change", 'CMD ["/bin/sh"]', "-", "base:1", stdin=tar)
     context = tmp_path_factory.mktemp("context")

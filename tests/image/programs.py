@@ -40,7 +40,7 @@ def run(*command: str | Path, stdin: bytes = b"", env: dict[str, str] | None = N
 
 def unionfs(*arguments: str | Path, store: Path, fails: int = 0, stdin: bytes = b"", **env: str) -> str:
     """`unionfs image …` in a process of its own: its output, or what it says on failing with that exit code."""
-    command = [sys.executable, "-bb", "-W", "error", "-m", "unionfs", "image", *map(os.fspath, arguments)]
+    command = [sys.executable, "-bb", "-W", "error", "-m", "unionfs", "image", *[os.fspath(word) for word in arguments]]
     done = subprocess.run(
         [*command, "--store", os.fspath(store)], input=stdin, capture_output=True, env={**os.environ, **env},
         timeout=300,

@@ -27,10 +27,12 @@ def test_layers_are_unpacked_as_docker_does(docker: Docker, built: str, saved: P
     ours, theirs = layer_dirs(loaded(saved, store), built), docker.layers(built)
     assert len(ours) == len(theirs) == 8
     for number, (mine, docks) in enumerate(zip(ours, theirs, strict=True)):
-        # Docker's root directory of a layer has the time of its making: the archive does not hold it
-        one, two = tree.snapshot(mine), tree.snapshot(docks)
-        one[b""].pop("mtime"), two[b""].pop("mtime")
-        assert not tree.diff(one, two, ignore=["mtime"] if number == 0 else []), f"layer {number}"
+        # Docker leaves a layer's root as it made it, whatever the archive says of it
+        one, two = tree.snapshot(str(mine)), tree.snapshot(str(docks))
+        del one[b""], two[b""]
+        for facts in (*one.values(), *two.values()):
+            facts["mtime"] = int(str(facts["mtime"])) // 10**9      # all that its archives hold
+        assert not tree.diff(one, two), f"layer {number}"
         assert marks(mine) == marks(docks)
 
 
@@ -126,7 +128,7 @@ def test_diff_of_an_image_and_its_base(built: str, saved: Path, store: Path) -> 
     assert "D /old/f" in lines
     assert "D /gone" in lines
     assert not [line for line in lines if line.startswith("D /gone/")]
-    assert "C /tmp  (mode)" in lines
+    assert [line for line in lines if line.startswith("C /tmp  (mode")]
     assert not [line for line in lines if "/bin" in line]
 
 

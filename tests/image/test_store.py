@@ -22,6 +22,8 @@ from unionfs.image.load import load
 from unionfs.image.reference import parse
 from unionfs.image.store import Store, chain_ids, sha256
 
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+
 
 def layout(place: Path, name: str, *layers: bytes) -> Path:
     """An OCI layout of one image with these (uncompressed) layers."""
@@ -35,7 +37,7 @@ def layout(place: Path, name: str, *layers: bytes) -> Path:
 
     config = {"architecture": "amd64", "os": "linux", "config": {},
               "rootfs": {"type": "layers", "diff_ids": [sha256(layer) for layer in layers]}}
-    manifest = {"schemaVersion": 2, "config": put(json.dumps(config).encode()),
+    manifest = {"schemaVersion": 2, "config": {"mediaType": CONFIG_TYPE, **put(json.dumps(config).encode())},
                 "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", **put(layer)} for layer in layers]}
     described = put(json.dumps(manifest).encode())
     annotations = {"org.opencontainers.image.ref.name": name}
@@ -207,7 +209,7 @@ def test_names_move_and_go(tmp_path: Path) -> None:
     assert find(store, short).diff_ids == [sha256(BASE)]
 
 
-@pytest.mark.parametrize("text, full, familiar", [
+@pytest.mark.parametrize(("text", "full", "familiar"), [
     ("busybox", ("docker.io", "library/busybox", "latest", ""), "busybox:latest"),
     ("busybox:1.36", ("docker.io", "library/busybox", "1.36", ""), "busybox:1.36"),
     ("a/b", ("docker.io", "a/b", "latest", ""), "a/b:latest"),
@@ -244,4 +246,5 @@ def test_no_image_at_all_is_explained(tmp_path: Path) -> None:
     for name, words in (("empty.tar", "is no image"), ("text", "not a tar archive"), ("dir", "is no image"),
                         ("missing", "No such file")):
         said = unionfs("load", tmp_path / name, store=tmp_path / "store", fails=1 if name == "missing" else 3)
-        assert words in said and said.count("\n") == 1
+        assert words in said
+        assert said.count("\n") == 1

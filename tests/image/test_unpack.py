@@ -152,10 +152,10 @@ def rich(tmp_path: Path) -> Path:
 
 @needs_root
 def test_unpacks_as_gnu_tar_does(rich: Path, tmp_path: Path) -> None:
-    command = ["tar", "--format=pax", "-S", "--xattrs", "--xattrs-include=*", "--acls", "-C", rich, "-c", "."]
+    command = ["tar", "--format=pax", "-S", "--xattrs", "--xattrs-include=*", "--acls", "-C", str(rich), "-c", "."]
     data = subprocess.run(command, check=True, capture_output=True).stdout
     unpack(data, tmp_path / "layer")
-    tree.assert_same(tree.snapshot(rich), tree.snapshot(tmp_path / "layer"))
+    tree.assert_same(tree.snapshot(str(rich)), tree.snapshot(str(tmp_path / "layer")))
     assert (tmp_path / "layer/sparse").stat().st_blocks == (rich / "sparse").stat().st_blocks
 
 
@@ -173,7 +173,7 @@ def test_packing_and_unpacking_changes_nothing(rich: Path, tmp_path: Path) -> No
     os.utime(rich / "dir", ns=(5, 6))
     data = packed(rich)
     unpack(data, tmp_path / "layer")
-    before, after = tree.snapshot(rich), tree.snapshot(tmp_path / "layer")
+    before, after = tree.snapshot(str(rich)), tree.snapshot(str(tmp_path / "layer"))
     before[b"dir/gone"].pop("mtime"), after[b"dir/gone"].pop("mtime")     # a whiteout's means nothing
     tree.assert_same(before, after)
     assert is_whiteout(tmp_path / "layer/dir/gone")
@@ -185,16 +185,16 @@ def test_packing_and_unpacking_changes_nothing(rich: Path, tmp_path: Path) -> No
 def test_gnu_tar_reads_what_is_packed(rich: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
-    command = ["tar", "--xattrs", "--xattrs-include=*", "-C", target, "-x"]
+    command = ["tar", "--xattrs", "--xattrs-include=*", "-C", str(target), "-x"]
     said = subprocess.run(command, input=packed(rich), check=True, capture_output=True)
     assert [line for line in said.stderr.splitlines() if b"time stamp" not in line] == []
-    tree.assert_same(tree.snapshot(rich), tree.snapshot(target))
+    tree.assert_same(tree.snapshot(str(rich)), tree.snapshot(str(target)))
 
 
 def test_an_ordinary_user_keeps_owners_in_an_xattr(rich: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to become somebody else and to have owners to keep")
-    command = ["tar", "--format=pax", "-S", "--xattrs", "--xattrs-include=*", "-C", rich, "-c", "."]
+    command = ["tar", "--format=pax", "-S", "--xattrs", "--xattrs-include=*", "-C", str(rich), "-c", "."]
     data = subprocess.run(command, check=True, capture_output=True).stdout
     place = Path(f"/var/tmp/unionfs-test-{os.getpid()}")
     place.mkdir(mode=0o777)
@@ -213,7 +213,7 @@ def test_an_ordinary_user_keeps_owners_in_an_xattr(rich: Path, tmp_path: Path) -
     finally:
         programs.run("rm", "-rf", place)
     # symlinks cannot have such an xattr, and these two xattrs are root's alone
-    for snapshot in (one := tree.snapshot(rich), two := tree.snapshot(tmp_path / "layer")):
+    for snapshot in (one := tree.snapshot(str(rich)), two := tree.snapshot(str(tmp_path / "layer"))):
         for path, facts_of in snapshot.items():
             if facts_of["type"] == "symlink":
                 facts_of.pop("owner")
@@ -263,7 +263,7 @@ def test_compressions(compress: list[str]) -> None:
         assert b"".join(feed) == expected
     if compress[0] == "zstd":
         return      # its end can be missed; the digest tells
-    with pytest.raises(BadArchive, match="damaged|too early"), Feed(iter([whole[: len(whole) // 3]])) as feed:
+    with pytest.raises(BadArchive, match=r"damaged|too early"), Feed(iter([whole[: len(whole) // 3]])) as feed:
         list(feed)
 
 

@@ -51,7 +51,7 @@ def run(argv: list[bytes]) -> int:
         failed = CommandError(str(error))
         failed.exit_code = error.code
         raise failed from error
-    except BrokenPipeError:     # `unionfs image ls | head`: nobody reads on
+    except BrokenPipeError:  # `unionfs image ls | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:

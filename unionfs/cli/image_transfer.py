@@ -25,7 +25,6 @@ def load(argv: list[bytes]) -> int:
       --store DIR
     """
     from unionfs.image import archive_in
-    from unionfs.image.find import names_of
     from unionfs.image.load import load as bring_in
 
     flags = {b"--name": ("name", True), b"--platform": ("platform", True)}
@@ -36,7 +35,7 @@ def load(argv: list[bytes]) -> int:
         )
         for incoming in images:
             image = bring_in(store, incoming, report=report)
-            for name in names_of(store, image) or [image.config_digest]:
+            for name in incoming.names or [image.config_digest]:
                 print(f"Loaded image: {name}")
     return 0
 
@@ -111,12 +110,10 @@ def pull(argv: list[bytes]) -> int:
     arguments = Arguments(argv, {**_REGISTRY, b"--platform": ("platform", True)}, 1, 1, "pull NAME")
     wanted = reference.parse(arguments.words[0])
     bars = Bars()
-    with arguments.store() as store:
+    with arguments.store() as store, _repository(arguments, wanted) as repository:
         try:
             platform = arguments.get("platform")
-            image = fetch(
-                store, _repository(arguments, wanted), wanted, bars, platform=platform, report=bars.say
-            )
+            image = fetch(store, repository, wanted, bars, platform=platform, report=bars.say)
         finally:
             bars.close()
     print(f"{wanted.familiar}: {image.config_digest}")
@@ -138,9 +135,8 @@ def push(argv: list[bytes]) -> int:
     arguments = Arguments(argv, {**_REGISTRY, b"--as-is": ("as-is", False)}, 1, 2, "push NAME [TARGET]")
     target = reference.parse(arguments.words[-1])
     bars = Bars()
-    with arguments.store() as store:
+    with arguments.store() as store, _repository(arguments, target) as repository:
         image = find(store, arguments.words[0])
-        repository = _repository(arguments, target)
         try:
             digest = send(store, image, repository, target.tag, bars, compress=not arguments.has("as-is"))
         finally:

@@ -117,13 +117,16 @@ def _name(descriptor: dict[str, Any], path: str) -> str:
     """The image's name: annotations hold all of it, or only a tag, which is then that of a name like the
     file's."""
     annotations = descriptor.get("annotations") or {}
-    name = annotations.get(_FULL_NAME) or annotations.get(_REF_NAME) or ""
+    full, name = annotations.get(_FULL_NAME) or "", annotations.get(_REF_NAME) or ""
+    if not name or re.search("[/:]", name):
+        name = name or full
+    elif full:      # tools that tag anew copy this annotation with its old tag
+        name = f"{full.rpartition(':')[0]}:{name}"
+    else:
+        base = os.path.basename(os.path.abspath(path)).lower() if path != "-" else ""
+        name = re.sub(r"(\.(oci|tar|tgz|gz|zst|zstd))+$", "", base) + f":{name}"
     if not name:
         return ""
-    if _FULL_NAME not in annotations and not re.search("[/:]", name):
-        base = os.path.basename(os.path.abspath(path)).lower() if path != "-" else ""
-        base = re.sub(r"(\.(oci|tar|tgz|gz|zst|zstd))+$", "", base)
-        name = f"{base}:{name}"
     try:
         return reference.parse(name).familiar
     except ImageError:

@@ -1,22 +1,21 @@
 """HTTP as registries speak it: kept connections, redirects, proxies, basic and bearer authorization.
 
-One Client serves one registry; each thread has connections of its own. Network trouble and answers that say "later"
+One Client serves one registry. Network trouble and answers that say "later"
 (429, 5xx) are tried again by `Client.request`; what remains is a RegistryError that names the request.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 import ssl
 import threading
 import time
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from urllib.parse import quote, urlencode, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from unionfs import __version__
+from unionfs.image.connections import Connections, is_loopback
 from unionfs.image.errors import ImageError
 
 TYPE_CHECKING = False
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     Body = bytes | Callable[[], Iterable[bytes]] | None
     """A small body, or a function that gives a large one from its start (it may be sent twice)."""
 
-TIMEOUT = 60
 _ATTEMPTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _LATER = (429, 500, 502, 503, 504)
@@ -45,18 +43,6 @@ class RegistryError(ImageError):
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
-
-
-class _Kept:
-    """A connection that is kept for the next request, with the last answer that came over it."""
-
-    __slots__ = ("answer", "connection", "proxied")
-
-    def __init__(self, connection: HTTPConnection, proxied: bool) -> None:
-        self.connection = connection
-        self.proxied = proxied
-        """Requests must name the whole address."""
-        self.answer: HTTPResponse | None = None
 
 
 class Client:
@@ -77,10 +63,13 @@ class Client:
         self.scheme = "http" if plain else "https"
         self._plain_allowed = plain or is_loopback(host)
         self._credentials = credentials
-        self._context = context
-        self._local = threading.local()
+        self._connections = Connections(context)
         self._tokens: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End all connections; to be called when no request is under way."""
+        self._connections.close()
 
     def url(self, path: str) -> str:
         return f"{self.scheme}://{self.host}{path}"
@@ -136,14 +125,16 @@ class Client:
     def _authorized(
         self, method: str, url: str, scope: str, headers: dict[str, str], body: Body
     ) -> HTTPResponse:
-        response = self._redirected(method, url, {**headers, **self._authorization(scope)}, body)
-        if response.status != 401:
+        """The request with what authorizes it; that is for the registry alone, not for addresses it hands out."""
+        trusted = urlsplit(url).netloc == self.host
+        sent = self._authorization(scope) if trusted else {}
+        response = self._redirected(method, url, headers | sent, body)
+        if response.status != 401 or not trusted:
             return response
         challenge = response.getheader("WWW-Authenticate") or ""
         response.read(_MAX_ERROR)
-        if not self._answer(challenge, scope):
-            raise RegistryError(f"{self.host}: not authorized: log in (docker login) or give --username", 401)
-        return self._redirected(method, url, {**headers, **self._authorization(scope)}, body)
+        self._answer(challenge, scope, sent)
+        return self._redirected(method, url, headers | self._authorization(scope), body)
 
     # authorization
 
@@ -152,22 +143,20 @@ class Client:
             value = self._tokens.get(scope) or self._tokens.get("")
         return {"Authorization": value} if value else {}
 
-    def _answer(self, challenge: str, scope: str) -> bool:
-        """Get what the registry asks for. False: there is nothing that would help."""
+    def _answer(self, challenge: str, scope: str, sent: dict[str, str]) -> None:
+        """Get what the registry asks for. RegistryError where we have nothing that it did not refuse already."""
         kind, _, rest = challenge.partition(" ")
-        if kind.lower() == "basic":
-            if self._credentials is None or self._tokens.get("") == self._credentials.basic():
-                return False
-            with self._lock:
-                self._tokens[""] = self._credentials.basic()
-            return True
-        if kind.lower() != "bearer":
-            return False
-        fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        token = self._token(fields, fields.get("scope") or scope)
+        if kind.lower() == "bearer":
+            fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+            value = "Bearer " + self._token(fields, fields.get("scope") or scope)
+        else:
+            value = self._credentials.basic() if self._credentials and kind.lower() == "basic" else ""
+            if not value or sent.get("Authorization") == value:
+                raise RegistryError(
+                    f"{self.host}: not authorized: log in (docker login) or give --username", 401
+                )
         with self._lock:
-            self._tokens[scope] = f"Bearer {token}"
-        return True
+            self._tokens[scope] = value
 
     def _token(self, fields: dict[str, str], scope: str) -> str:
         realm = fields.get("realm", "")
@@ -215,7 +204,7 @@ class Client:
         target = quote(parts.path or "/", safe="/:@%+~!$&'()*,;=-._") + (
             f"?{parts.query}" if parts.query else ""
         )
-        kept = self._connection(parts.scheme, parts.netloc)
+        kept = self._connections.get(parts.scheme, parts.netloc)
         try:
             kept.connection.request(
                 method,
@@ -227,43 +216,9 @@ class Client:
             kept.answer = kept.connection.getresponse()
             return kept.answer
         except BaseException:
-            kept.connection.close()
-            self._kept().pop((parts.scheme, parts.netloc), None)
+            kept.connection.close()  # a new request opens it again
+            kept.answer = None
             raise
-
-    def _kept(self) -> dict[tuple[str, str], _Kept]:
-        """This thread's connections, by scheme and host."""
-        kept: dict[tuple[str, str], _Kept] = self._local.__dict__.setdefault("kept", {})
-        return kept
-
-    def _connection(self, scheme: str, netloc: str) -> _Kept:
-        kept = self._kept()
-        found = kept.get((scheme, netloc))
-        if found is not None and (found.answer is None or found.answer.isclosed()):
-            return found
-        if found is not None:
-            found.connection.close()        # its last answer was not read to the end
-        made = kept[scheme, netloc] = self._connect(scheme, netloc)
-        return made
-
-    def _connect(self, scheme: str, netloc: str) -> _Kept:
-        proxy = "" if proxy_bypass(netloc) or is_loopback(netloc) else getproxies().get(scheme, "")
-        if proxy:
-            via = urlsplit(proxy if "//" in proxy else "//" + proxy).netloc.rpartition("@")[2]
-            if scheme == "http":
-                return _Kept(HTTPConnection(via, timeout=TIMEOUT), True)
-            tunnel = HTTPSConnection(via, timeout=TIMEOUT, context=self._tls())
-            target = urlsplit("//" + netloc)
-            tunnel.set_tunnel(target.hostname or "", target.port or 443)
-            return _Kept(tunnel, False)
-        if scheme == "http":
-            return _Kept(HTTPConnection(netloc, timeout=TIMEOUT), False)
-        return _Kept(HTTPSConnection(netloc, timeout=TIMEOUT, context=self._tls()), False)
-
-    def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            self._context = ssl.create_default_context()
-        return self._context
 
 
 def reason(exc: BaseException) -> str:
@@ -279,13 +234,3 @@ def _refusal(method: str, url: str, response: HTTPResponse) -> RegistryError:
     except (ValueError, KeyError, TypeError, AttributeError):
         why = response.reason
     return RegistryError(f"{method} {url}: {response.status} {why}", response.status)
-
-
-def is_loopback(host: str) -> bool:
-    name = urlsplit("//" + host).hostname or ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

@@ -69,7 +69,10 @@ def _diff_ids(config: Any) -> list[str]:
 
 
 def from_manifest(
-    names: list[str], manifest: bytes, blob: Callable[[str, int], bytes], opened: Callable[[str, int], Iterator[bytes]]
+    names: list[str],
+    manifest: bytes,
+    blob: Callable[[str, int], bytes],
+    opened: Callable[[str, int], Iterator[bytes]],
 ) -> Incoming:
     """An image described by a manifest. blob(digest, size) gives a small blob, opened(digest, size) a
     layer's content in chunks."""

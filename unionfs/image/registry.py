@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
+    from typing import Self
 
     from unionfs.image.credentials import Credentials
     from unionfs.image.reference import Reference
@@ -31,7 +32,7 @@ _TRIES = 5
 
 
 class Repository:
-    """Where images of one name live. Safe for use by several threads."""
+    """Where images of one name live. Safe for use by several threads. A context manager that ends the connections."""
 
     def __init__(
         self,
@@ -48,6 +49,12 @@ class Repository:
             credentials=credentials,
             context=context,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.client.close()
 
     def _url(self, kind: str, name: str) -> str:
         return f"/v2/{self.path}/{kind}/{name}"

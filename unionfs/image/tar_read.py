@@ -321,7 +321,9 @@ def number(field: bytes) -> int:
     digits = field.partition(b"\0")[0].strip()
     if not digits:
         return 0
-    if not digits.isdigit() or b"8" in digits or b"9" in digits:    # int() takes signs, prefixes and underscores
+    if (
+        not digits.isdigit() or b"8" in digits or b"9" in digits
+    ):  # int() takes signs, prefixes and underscores
         raise BadArchive(f"not a tar archive, or a damaged one: {show(field)} is not a number")
     return int(digits, 8)
 

@@ -128,7 +128,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 def _sparse_map(segments: list[tuple[int, int]], size: int) -> bytes:
     if not segments or sum(segments[-1]) < size:
-        segments = [*segments, (size, 0)]      # GNU tar ends the file where its last piece ends
+        segments = [*segments, (size, 0)]  # GNU tar ends the file where its last piece ends
     lines = [b"%d" % len(segments)]
     for offset, length in segments:
         lines += [b"%d" % offset, b"%d" % length]

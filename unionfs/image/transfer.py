@@ -67,7 +67,7 @@ def pull(
             return load(store, image, report=report)
         except BaseException:
             downloads.stop = True
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
 
 

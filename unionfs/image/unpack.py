@@ -340,6 +340,7 @@ class Unpacker:
             raise HostileEntry(entry.name, "a whiteout of no name")
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=dir_fd)
+            attrs.set_times(dir_fd, name, entry)        # means nothing, but makes every unpacking the same
         except FileExistsError:
             # The layer's own object of that name stays: a whiteout speaks of the layers below.
             if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):

@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from tests.lib import kernel
-from tests.lib.asuser import ALICE, as_user
+from tests.lib.asuser import as_user
 from tests.lib.engines import ROOT, is_mounted, wait_until
 
 UNIONFS = "import sys; from unionfs.cli import main; sys.exit(main())"
 HELPER = "import sys; from unionfs.cli import mount_helper; sys.exit(mount_helper())"
 
+F = TypeVar("F", bound=Callable[..., object])
 Done = subprocess.CompletedProcess[str]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+USER = pwd.getpwnam("nobody").pw_uid  # fusermount3 insists on a name in /etc/passwd
+
+
+def user_mounts(test: F) -> F:
+    """For tests of root in which an ordinary user mounts."""
+    closed = not os.path.exists("/dev/fuse") or not os.stat("/dev/fuse").st_mode & 0o002
+    skip = pytest.mark.skipif(closed, reason="/dev/fuse is for root alone (not so in a run by `make test`)")
+    missing = pytest.mark.skipif(not shutil.which("fusermount3"), reason="needs fusermount3")
+    marked: F = needs_root(skip(missing(test)))
+    return marked
 
 
 def alive(pid: int) -> bool:
@@ -54,23 +69,23 @@ class Site:
             cwd=self.base, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
         )  # fmt: skip
 
-    def run_as_alice(self, *words: str | Path) -> Done:
-        """Runs a command as an ordinary user who owns everything below this site."""
+    def run_as_user(self, *words: str | Path) -> Done:
+        """Runs a command as the ordinary user to whom everything below this site was given."""
         if not self.python:
-            self.python = interpreter_for(ALICE)
+            self.python = interpreter_for(USER)
             shutil.copytree(ROOT / "unionfs", self.base / "code/unionfs", ignore=shutil.ignore_patterns("__pycache__"))
-        return as_user(lambda: self._run_as_alice(words))
+        return as_user(lambda: self._run_as_user(words), USER)
 
-    def _run_as_alice(self, words: tuple[str | Path, ...]) -> Done:
+    def _run_as_user(self, words: tuple[str | Path, ...]) -> Done:
         environment = {"PATH": os.defpath, "PYTHONPATH": str(self.base / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
             [self.python, "-m", "unionfs", *words], capture_output=True, text=True, timeout=30, check=False,
             cwd=self.base, env=environment,
         )  # fmt: skip
 
-    def give_to_alice(self) -> None:
+    def give_to_user(self) -> None:
         for path in [self.base, *self.base.rglob("*")]:
-            os.chown(path, ALICE, ALICE)
+            os.chown(path, USER, USER)
 
     def mount(self, *words: str | Path) -> int:
         """Mounts with a log, successfully and silently; the daemon's pid."""

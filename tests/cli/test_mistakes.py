@@ -23,9 +23,9 @@ def test_a_layer_that_is_a_file(site: Site) -> None:
 
 @needs_root
 def test_an_unreadable_layer(site: Site) -> None:
-    site.give_to_alice()
+    site.give_to_user()
     (site.base / "bottom").chmod(0o300)
-    done = site.run_as_alice("mount", "-o", site.options, site.mnt)
+    done = site.run_as_user("mount", "-o", site.options, site.mnt)
     assert done.returncode == 1
     assert re.search(r"^unionfs: .*/bottom: (cannot be read|.*ermission)", done.stderr)
     assert not is_mounted(str(site.mnt))

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from tests.cli.site import HELPER, Site, assert_works, fields, needs_root, unmount
-from tests.lib.asuser import ALICE, as_user
+from tests.cli.site import HELPER, USER, Site, assert_works, fields, needs_root, unmount, user_mounts
+from tests.lib.asuser import as_user
 from tests.lib.engines import is_mounted
 
 
@@ -115,11 +115,11 @@ def test_a_private_mount_does_not_propagate(site: Site) -> None:
     assert "shared:" not in line
 
 
-@needs_root
+@user_mounts
 def test_an_ordinary_user_mounts_through_fusermount3(site: Site) -> None:
-    site.give_to_alice()
-    assert site.run_as_alice("mount", "-o", site.options, site.mnt).stderr == ""
-    assert {"nosuid", "nodev", f"user_id={ALICE}"} <= set(fields(site.mnt)[3].split(","))
+    site.give_to_user()
+    assert site.run_as_user("mount", "-o", site.options, site.mnt).stderr == ""
+    assert {"nosuid", "nodev", f"user_id={USER}"} <= set(fields(site.mnt)[3].split(","))
     with pytest.raises(PermissionError):
         os.listdir(site.mnt)  # not even root
 
@@ -128,7 +128,7 @@ def test_an_ordinary_user_mounts_through_fusermount3(site: Site) -> None:
         os.unlink(site.mnt / "b")
         return sorted(os.listdir(site.mnt))
 
-    assert as_user(use) == ["n", "t"]
-    assert site.run_as_alice("umount", site.mnt).stderr == ""
+    assert as_user(use, USER) == ["n", "t"]
+    assert site.run_as_user("umount", site.mnt).stderr == ""
     assert not is_mounted(str(site.mnt))
     assert site.processes() == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.site import Site, alive, assert_works, needs_root, unmount
+from tests.cli.site import Site, alive, assert_works, unmount, user_mounts
 from tests.lib.engines import ROOT, is_mounted, wait_until
 
 
@@ -77,10 +77,10 @@ def test_a_busy_mount_stays_unless_lazy(either: Site) -> None:
     wait_until(lambda: not alive(pid), "the end of the daemon")
 
 
-@needs_root
+@user_mounts
 def test_root_waits_for_the_daemon_of_an_ordinary_user_too(site: Site) -> None:
-    site.give_to_alice()
-    assert site.run_as_alice("mount", "-o", site.options, site.mnt).stderr == ""
+    site.give_to_user()
+    assert site.run_as_user("mount", "-o", site.options, site.mnt).stderr == ""
     unmount(site)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EINVAL, EOPNOTSUPP
+from errno import EINVAL, ENODATA, EOPNOTSUPP
 from stat import S_IFREG, S_IMODE, S_ISGID, S_ISUID, S_IXGRP
 
 from unionfs.layer import verbs
@@ -99,10 +99,15 @@ def setxattr(stack: Stack, node: Node, key: bytes, value: bytes, flags: int) -> 
 
 
 def removexattr(stack: Stack, node: Node, key: bytes) -> None:
-    """ENODATA, without a copy-up, where there is none."""
+    """Without a copy-up where there is none: ENODATA, but for ACLs, whose absence is what was asked for."""
     stack.require_writable()
     disk = _on_disk(stack, key)
-    verbs.getxattr(*place(stack, node), disk)
+    try:
+        verbs.getxattr(*place(stack, node), disk)
+    except OSError as error:
+        if error.errno == ENODATA and key.startswith(_ACL_PREFIX):
+            return
+        raise
     copy_up(stack, node)
     verbs.removexattr(*place(stack, node), disk)
 

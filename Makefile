@@ -7,7 +7,7 @@ VENV := .venv
 # `make test ARGS="-k copy_up -x"`
 ARGS ?=
 
-.PHONY: help venv demo test test-long bench bench-check bench-compare check clean
+.PHONY: help venv demo test-packages test test-long bench bench-check bench-compare check clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -27,10 +27,13 @@ $(VENV)/.bench: $(VENV)/.made
 demo: $(VENV)/.made  ## see copy-on-write at work on a real mount
 	@$(VENV)/bin/python demo/run.py
 
-test: $(VENV)/.made  ## the tests, in under ten minutes
+test-packages: $(VENV)/.made
+	@PYTHON=$(VENV)/bin/python tools/system-packages test
+
+test: test-packages  ## the tests, in under ten minutes
 	tools/run-tests -m "not long" $(ARGS)
 
-test-long: $(VENV)/.made  ## the tests that take longer, too
+test-long: test-packages  ## the tests that take longer, too
 	tools/run-tests $(ARGS)
 
 bench: $(VENV)/.made  ## micro benchmarks: the wire format, lookup, copy-up, …

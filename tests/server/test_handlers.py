@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from errno import EEXIST, EIO, ENODATA, ENOENT, ENOSYS, ENOTTY, ERANGE, EROFS
+from errno import EEXIST, EIO, ENODATA, ENOENT, ENOSYS, ENOTTY, ERANGE, EROFS, ESTALE
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -74,7 +74,9 @@ def test_a_node_is_forgotten_when_all_its_references_are(fuse: FakeKernel, union
     fuse.send(k.FUSE_FORGET, node, b8(1))
     assert fuse.silent()
     assert [n.name for n in union.forgotten] == [b"file"]
-    assert fuse.lookup(ROOT, b"file") != node, "node ids are never used twice"
+    assert fuse.call(k.FUSE_GETATTR, node, bytes(16))[0] == ESTALE
+    assert fuse.lookup(ROOT, b"dir") == node, "an id that the kernel has forgotten is used again"
+    assert fuse.lookup(ROOT, b"file") != node
 
 
 def test_batch_forget_passes_over_what_is_not_known(fuse: FakeKernel, union: FakeUnion) -> None:

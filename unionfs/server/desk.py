@@ -57,7 +57,7 @@ class Desk:
         self.workers = workers
         self.union = state.union
         self.nodes = state.nodes
-        self.dirs: dict[int, Dir] = state.nodes  # type: ignore[assignment]
+        self.dirs: list[Dir] = state.nodes  # type: ignore[assignment]
         self.files = state.files
         self.on_loop = request is not None
         self.request = request if request is not None else bytearray()
@@ -88,14 +88,8 @@ class Desk:
 
     def know(self, node: Node) -> int:
         """The node id for one more reply that names `node`."""
-        nodeid = node.nodeid
-        if not nodeid:
-            state = self.state
-            nodeid = node.nodeid = state.next_node
-            state.next_node = nodeid + 1
-            self.nodes[nodeid] = node
         node.lookups += 1
-        return nodeid
+        return node.nodeid or self.state.known(node)
 
     def entry(self, node: Node, st: os.stat_result) -> Reply:
         """A reply that names a node."""

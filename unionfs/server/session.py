@@ -218,7 +218,7 @@ class Session:
     def report(self) -> None:
         """Writes the counters to the log."""
         counts = {table.NAMES[i]: n for i, n in enumerate(self.loop.counts) if n}
-        counts.update(nodes=len(self.state.nodes), files=len(self.state.files))
+        counts.update(nodes=len(self.state.nodes) - 1 - len(self.state.unused), files=len(self.state.files))
         counts.update(self._union.counters)
         self._log(" ".join(f"{name}={value}" for name, value in counts.items()))
 

@@ -32,6 +32,8 @@ def test_layers_are_unpacked_as_docker_does(docker: Docker, built: str, saved: P
         del one[b""], two[b""]
         for facts in (*one.values(), *two.values()):
             facts["mtime"] = int(str(facts["mtime"])) // 10**9      # all that its archives hold
+            if facts["type"] == "char":
+                facts.pop("mtime")      # a whiteout's means nothing
         assert not tree.diff(one, two), f"layer {number}"
         assert marks(mine) == marks(docks)
 

@@ -54,7 +54,7 @@ def device(path: str = DEVICE) -> None:
         if error.errno == ENOENT:
             hint = "is missing; load the module with modprobe fuse, or give the container --device /dev/fuse"
         elif error.errno in (EACCES, EPERM):
-            hint = "may not be opened by you; see its permissions, or give the container --device /dev/fuse"
+            hint = "may not be opened by you; as root chmod 666 it, or give the container --device /dev/fuse"
         else:
             hint = f"cannot be opened ({error.strerror}); is the fuse module loaded?"
         raise CommandError(f"{path} {hint}") from None

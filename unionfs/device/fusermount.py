@@ -88,7 +88,7 @@ def _reason(mountpoint: bytes, said: str) -> str:
     if "user_allow_other" in said:
         return "allow_other is refused: add the line user_allow_other to /etc/fuse.conf, or leave the option out"
     if "failed to open /dev/fuse" in said:
-        return "/dev/fuse may not be opened by you; see its permissions, or give the container --device /dev/fuse"
+        return "/dev/fuse may not be opened by you; as root chmod 666 it, or give the container --device /dev/fuse"
     line = " ".join(said.split()) or "fusermount3 failed and said nothing"
     return f"mounting at {shown(mountpoint)} failed: {line}"
 

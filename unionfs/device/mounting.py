@@ -76,7 +76,7 @@ def _device_reason(error: OSError) -> str:
     if error.errno in (ENOENT, ENODEV):
         return "is missing; load the module with modprobe fuse, or give the container --device /dev/fuse"
     if error.errno in (EACCES, EPERM):
-        return "may not be opened by you; see its permissions, or give the container --device /dev/fuse"
+        return "may not be opened by you; as root chmod 666 it, or give the container --device /dev/fuse"
     return f"cannot be opened: {error.strerror}"
 
 

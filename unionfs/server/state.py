@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import resource
 from errno import ESTALE
 
 from unionfs.wire.kernel import FUSE_ROOT_ID
@@ -42,12 +43,13 @@ class State:
     readers    node → File for reads that come without a handle (zero-message opens)
     agreement  what was agreed on with the kernel; None before INIT
     zero_open  files are opened without a message
+    max_readers  how many of them are kept
     throttled_until  while time.monotonic() is below it, writes are not for the loop
     """
 
     __slots__ = (
-        "agreement", "files", "modes", "next_file", "nodes", "readers", "settler", "throttled_until", "union",
-        "unused", "zero_open",
+        "agreement", "files", "max_readers", "modes", "next_file", "nodes", "readers", "settler", "throttled_until",
+        "union", "unused", "zero_open",
     )  # fmt: skip
 
     def __init__(self, union: Union, modes: Modes, settler: Settler) -> None:
@@ -61,6 +63,7 @@ class State:
         self.next_file = 1
         self.agreement: Agreement | None = None
         self.zero_open = False
+        self.max_readers = min(MAX_READERS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self.throttled_until = 0.0
         union.root.nodeid = FUSE_ROOT_ID
 
@@ -123,7 +126,7 @@ class State:
         file = readers.get(node)
         if file is None:
             file = readers[node] = self.union.open(node, 0)
-            if len(readers) > MAX_READERS:
+            if len(readers) > self.max_readers:
                 self.union.release(readers.pop(next(iter(readers))))
         return file
 

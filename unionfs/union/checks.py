@@ -219,10 +219,30 @@ def remove_below(fd: int) -> None:
 
 
 def remove_tree(fd: int, name: bytes) -> None:
-    """Remove an object and all below it."""
+    """Remove an object and all below it. Full directories in it are first moved up beside it: no depth is too deep."""
+    pending = [] if _removed(fd, name) else [name]
+    serial = 0
+    while pending:
+        name = pending.pop()
+        below = verbs.open_dir(fd, name)
+        try:
+            for entry in list(verbs.scan(below)):
+                if _removed(below, entry.name):
+                    continue
+                while verbs.exists(fd, aside := b"#gone%x" % serial):
+                    serial += 1
+                verbs.rename(below, entry.name, fd, aside)
+                pending.append(aside)
+        finally:
+            os.close(below)
+        verbs.rmdir(fd, name)
+
+
+def _removed(fd: int, name: bytes) -> bool:
+    """Remove an object. False, and it can be emptied, where it is a directory that is not empty."""
     try:
         verbs.unlink(fd, name)
-        return
+        return True
     except IsADirectoryError:
         pass
     except PermissionError:  # some file systems say so of a directory
@@ -230,18 +250,13 @@ def remove_tree(fd: int, name: bytes) -> None:
             raise
     try:
         verbs.rmdir(fd, name)
-        return
+        return True
     except OSError as error:
         if error.errno not in (ENOTEMPTY, EEXIST):
             raise
-    below = verbs.open_dir(fd, name)
-    try:
-        if os.geteuid():
-            os.chmod(verbs.at(below, b""), 0o700)
-        remove_below(below)
-    finally:
-        os.close(below)
-    verbs.rmdir(fd, name)
+    if os.geteuid():
+        verbs.chmod(fd, name, 0o700)
+    return False
 
 
 def probe(work_fd: int, upper: Layer, names: Marks, config: Config) -> Abilities:

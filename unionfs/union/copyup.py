@@ -56,7 +56,9 @@ def copy_up(stack: Stack, node: Node) -> None:
         return
     stack.require_writable()
     if node.is_dir:
-        _copy_dir(stack, node)  # type: ignore[arg-type]
+        for directory in _not_in_upper(node):  # type: ignore[arg-type]
+            stack.keep_within_limit()
+            _copy_dir(stack, directory)
     else:
         _run(stack, node, _copy_file, None, None if stack.config.metacopy else may_defer(stack))
 
@@ -103,9 +105,17 @@ def _syncs(stack: Stack) -> bool:
 
 # --- directories ---------------------------------------------------------------------------------------------------
 
+def _not_in_upper(directory: Dir) -> list[Dir]:
+    """The directory and those above it that the upper layer lacks, from the top."""
+    missing = []
+    while directory.layer != UPPER:
+        missing.append(directory)
+        directory = directory.parent
+    return missing[::-1]
+
+
 def _copy_dir(stack: Stack, directory: Dir) -> None:
-    """Directories copy their attributes only, parents first."""
-    copy_up(stack, directory.parent)
+    """Directories copy their attributes only."""
     source = stack.part_fd(directory, directory.layer)
     name = stack.temp_name()
     verbs.mkdir(stack.work_fd, name, 0o700)

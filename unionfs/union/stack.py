@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import threading
-from collections import deque
 from errno import EROFS, ESTALE
 
 from unionfs import libc
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 SHARED_WHITEOUT = b"#whiteout"  # in work, the inode that all whiteouts of the device form are links to
 _FOREIGN_SHIFT = 56  # inode numbers of layers on other file systems carry the number of theirs in the top bits
 _KEPT_NAMES = 400_000  # names in listings that are kept although they could be read again, about 60 MB
+_LISTING_ITSELF = 4  # names that a listing counts for besides its own
 
 
 class Stack:
@@ -47,9 +47,9 @@ class Stack:
         self.counters = dict.fromkeys(("copy_ups", "copied_bytes", "whiteouts", "merges"), 0)
         self.emit: Callable[..., None] | None = None
         self.fd_count = 0
-        self.fd_limit = max(64, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
-        self._parts: deque[tuple[Dir, int]] = deque()
-        self._listed: deque[Dir] = deque()
+        self.fd_limit = max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+        self._open_dirs: dict[Dir, None] = {}  # those with open descriptors, first opened first
+        self._listed: dict[Dir, int] = {}  # those whose listing may be dropped, oldest first: what it counts for
         self._listed_names = 0
         self.defer_sync = False  # set by a front end that calls settle() from a thread of its own
         self.unsettled: dict[Node, int] = {}
@@ -132,11 +132,8 @@ class Stack:
         if self.unsettled:
             with self.lock:
                 settle.settle(self)
-        while self._parts:
-            directory, layer = self._parts.popleft()
-            fd = directory.fds.pop(layer, -1)
-            if fd >= 0:
-                os.close(fd)
+        for directory in list(self._open_dirs):
+            self._close_fds(directory)
         for open_layer in self.layers.values():
             open_layer.close()
         self.layers.clear()
@@ -202,7 +199,7 @@ class Stack:
     def keep_part(self, directory: Dir, layer: int, fd: int) -> None:
         """Hand over an open descriptor of a part."""
         directory.fds[layer] = fd
-        self._parts.append((directory, layer))
+        self._open_dirs[directory] = None
         self.fd_count += 1
 
     def upper_path(self, directory: Dir) -> bytes:
@@ -213,12 +210,23 @@ class Stack:
             directory = directory.parent
         return b"/".join(reversed(names))
 
-    def close_parts(self, directory: Dir) -> None:
-        """Close a directory's descriptors; its place in the queue is left to `trim`."""
+    def _close_fds(self, directory: Dir) -> None:
         for fd in directory.fds.values():
             os.close(fd)
             self.fd_count -= 1
         directory.fds.clear()
+        self._open_dirs.pop(directory, None)
+
+    def close_parts(self, directory: Dir) -> None:
+        """Let go of all that is held for a directory which nobody knows any more: descriptors and listing."""
+        self._close_fds(directory)
+        self._listed_names -= self._listed.pop(directory, 0)
+        directory.listing = None
+
+    def keep_within_limit(self) -> None:
+        """`trim` where there are too many."""
+        if self.fd_count > self.fd_limit:
+            self.trim()
 
     def trim(self) -> None:
         """Close the descriptors that have been open longest, down to three quarters of the limit.
@@ -226,17 +234,14 @@ class Stack:
         Call it only where no descriptor from part_fd is in use: at the start of an operation.
         """
         goal = self.fd_limit * 3 // 4
-        for _ in range(len(self._parts)):
-            if self.fd_count <= goal and len(self._parts) < 2 * self.fd_limit:
+        for directory in list(self._open_dirs):
+            if self.fd_count <= goal:
                 break
-            directory, layer = self._parts.popleft()
-            if directory.removed and layer == UPPER and layer in directory.fds:
-                self._parts.append((directory, layer))  # it cannot be opened again
-                continue
-            fd = directory.fds.pop(layer, -1)
-            if fd >= 0:
-                os.close(fd)
-                self.fd_count -= 1
+            kept = directory.fds.pop(UPPER, -1) if directory.removed else -1  # it cannot be opened again
+            self._close_fds(directory)
+            if kept >= 0:
+                directory.fds[UPPER] = kept
+                self._open_dirs[directory] = None
 
     # --- listings -----------------------------------------------------------------------------------------------
 
@@ -245,22 +250,21 @@ class Stack:
         listing = directory.listing
         if listing is None:
             return
-        self._listed.append(directory)
-        self._listed_names += len(listing.entries)
-        for _ in range(len(self._listed)):
-            if self._listed_names <= _KEPT_NAMES or self._listed[0] is directory:
-                break
-            self._drop_listing(self._listed.popleft())
+        self._listed[directory] = count = len(listing.entries) + _LISTING_ITSELF
+        self._listed_names += count
+        if self._listed_names > _KEPT_NAMES:
+            self._drop_listings(directory)
 
-    def _drop_listing(self, directory: Dir) -> None:
-        listing = directory.listing
-        if listing is None:
-            return
-        if listing.changed:  # its offsets are not those that a second reading would give
-            self._listed.append(directory)
-            return
-        self._listed_names -= len(listing.entries)
-        directory.listing = None
+    def _drop_listings(self, newest: Dir) -> None:
+        for directory, count in list(self._listed.items()):
+            if self._listed_names <= _KEPT_NAMES * 3 // 4 or directory is newest:
+                break
+            del self._listed[directory]
+            self._listed_names -= count
+            # The offsets of a changed listing are not those that a second reading would give: it stays as long as
+            # its directory is known.
+            if directory.listing is not None and not directory.listing.changed:
+                directory.listing = None
 
     # --- whiteout forms -----------------------------------------------------------------------------------------
 

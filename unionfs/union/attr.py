@@ -72,7 +72,13 @@ def kill_priv(stack: Stack, node: Node) -> None:
 # --- extended attributes ---------------------------------------------------------------------------------------------
 
 def getxattr(stack: Stack, node: Node, key: bytes) -> bytes:
-    """ENODATA where there is none, also for overlay's own marks; EOPNOTSUPP where the stack has no such xattrs."""
+    """ENODATA where there is none, also for overlay's own marks; EOPNOTSUPP where the stack has no such xattrs.
+
+    The kernel asks for the capabilities of every file that is written to for the first time; of one just made the
+    answer needs no system call.
+    """
+    if node.bare and key == _CAPABILITY:
+        raise OSError(ENODATA, "no capabilities")
     return verbs.getxattr(*place(stack, node), _on_disk(stack, key))
 
 
@@ -95,6 +101,7 @@ def setxattr(stack: Stack, node: Node, key: bytes, value: bytes, flags: int) -> 
     stack.require_writable()
     disk = _on_disk(stack, key)
     copy_up(stack, node)
+    node.bare = False
     verbs.setxattr(*place(stack, node), disk, value, flags)
 
 

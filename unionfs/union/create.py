@@ -230,6 +230,7 @@ def _born(stack: Stack, directory: Dir, name: bytes, opened: int = NOWHERE) -> M
     else:
         node = Node(ino, kind, UPPER, directory, name)
         node.data = HERE
+        node.bare = True
     _note(stack, directory, name, node)
     return node, st
 

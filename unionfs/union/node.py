@@ -22,11 +22,12 @@ class Node:
     object has lost that name, behind the O_PATH descriptor `fd`. `linked` says that (parent, name) is a name of it in
     the union; a lower object stays reachable there also when it is not. `links` is what st_nlink shows, NOWHERE: what
     the layer says. `data` is where the bytes are: HERE, with the metadata; (layer, path from its root), for metacopy;
-    UNKNOWN until someone needs them. `busy`: a copy-up of it runs with the lock released.
+    UNKNOWN until someone needs them. `busy`: a copy-up of it runs with the lock released. `bare`: it was made through
+    this mount and nobody has given it an xattr since.
     nodeid, lookups, backing and front belong to the front end; the union never reads them.
     """
 
-    __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "busy", "files", "names",
+    __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "busy", "bare", "files", "names",
                  "nodeid", "lookups", "backing", "front")
     is_dir = False
 
@@ -41,6 +42,7 @@ class Node:
         self.links = NOWHERE
         self.data: tuple[int, bytes] | None = UNKNOWN
         self.busy = False
+        self.bare = False
         self.files: set[File] | None = None
         self.names: set[tuple[Dir, bytes]] | None = None  # every name it is known under, when it has several
         self.nodeid = 0

@@ -27,8 +27,8 @@ class Node:
     nodeid, lookups, backing and front belong to the front end; the union never reads them.
     """
 
-    __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "busy", "bare", "files", "names",
-                 "nodeid", "lookups", "backing", "front")
+    __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "busy", "bare", "files",
+                 "names", "nodeid", "lookups", "backing", "front")
     is_dir = False
 
     def __init__(self, ino: int, kind: int, layer: int, parent: Dir, name: bytes) -> None:

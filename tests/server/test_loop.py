@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from errno import EINTR, EINVAL, EIO, ENOSYS, EXDEV
+from errno import EINTR, EINVAL, EIO, ENOSYS, ESTALE, EXDEV
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,7 @@ def test_what_the_core_raises_becomes_an_errno(
 
 
 def test_a_request_for_an_unknown_node_is_an_error_of_its_own(fuse: FakeKernel) -> None:
-    assert fuse.call(k.FUSE_GETATTR, 4711, b4(0), b4(0), b8(0)) == (EIO, b"")
+    assert fuse.call(k.FUSE_GETATTR, 4711, b4(0), b4(0), b8(0)) == (ESTALE, b"")
     assert fuse.call(k.FUSE_READ, ROOT, b8(4711), b8(0), b4(1), b4(0), b8(0), b8(0)) == (EIO, b"")
     assert fuse.lookup(ROOT, b"file")
 

@@ -4,7 +4,7 @@ an OSError its errno, anything else EIO and a traceback in the log. Nothing that
 
 from __future__ import annotations
 
-from errno import EINVAL, EIO, ENODEV, ENOENT, ENOSYS
+from errno import EINVAL, EIO, ENODEV, ENOENT, ENOSYS, ESTALE
 
 from unionfs.device.channel import send
 from unionfs.server.desk import NO_REPLY, Desk
@@ -121,6 +121,8 @@ class Loop:
             return encode.status_reply(number if number <= _LARGEST_ERRNO else EIO)
         if opcode >= table.LENGTH:
             return encode.status_reply(ENOSYS)
+        if isinstance(error, IndexError) and nodeid >= len(self._state.nodes):
+            return encode.status_reply(ESTALE)
         self._log_exception(opcode, nodeid, values)
         if opcode in _UNANSWERED:
             return NO_REPLY

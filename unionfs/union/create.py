@@ -8,7 +8,7 @@ made in the work directory, in a directory that passes on the same things, and m
 from __future__ import annotations
 
 import os
-from errno import EEXIST, EINVAL, ENAMETOOLONG, ENODATA, ENOENT, EOPNOTSUPP, EPERM
+from errno import EEXIST, EINVAL, ENODATA, ENOENT, EOPNOTSUPP, EPERM
 from stat import S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, S_ISGID
 
 from unionfs import libc
@@ -16,7 +16,7 @@ from unionfs.layer import verbs
 from unionfs.union import checks, marks, whiteout
 from unionfs.union.copyup import copy_up, keep_lower_path, set_impure
 from unionfs.union.data import File
-from unionfs.union.lookup import NAME_MAX, entry, is_whiteout, place, stat
+from unionfs.union.lookup import check_name, entry, is_whiteout, place, stat
 from unionfs.union.merge import LOWER, TYPE, WHITEOUT, Names
 from unionfs.union.node import HERE, NOWHERE, UPPER, Dir, Node
 
@@ -125,8 +125,7 @@ def _free_name(stack: Stack, directory: Dir, name: bytes) -> int:
     stack.require_writable()
     if directory.removed:
         raise OSError(ENOENT, os.strerror(ENOENT), name)
-    if len(name) > NAME_MAX:
-        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), name)
+    check_name(name)
     if stack.abilities.whiteout == "aufs" and name.startswith(marks.AUFS_PREFIX):
         raise OSError(EINVAL, "a name that would be a whiteout", name)
     if directory.listing is None and directory.layers == [UPPER]:

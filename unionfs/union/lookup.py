@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unionfs.union.stack import Stack
 
 NAME_MAX = 255
+_NO_NAMES = (b"", b".", b"..")
 # A directory whose parts are larger than this on disk (about 20,000 names on ext4) is first asked layer by layer;
 # only when lookups go on is it worth reading whole: merging costs about 0.5 µs a name, a probe about 2 µs a layer.
 _LARGE = 1 << 20
@@ -50,8 +51,7 @@ def find(stack: Stack, directory: Dir, name: bytes) -> int | None:
 
 def entry(stack: Stack, directory: Dir, name: bytes) -> int:
     """What the merged directory says of a name: a packed int as in merge.py, 0 for nothing at all."""
-    if len(name) > NAME_MAX:
-        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), name)
+    check_name(name)
     listing = directory.listing
     if listing is None:
         if len(directory.layers) > 1 and not directory.removed and _worth_merging(stack, directory):
@@ -59,6 +59,17 @@ def entry(stack: Stack, directory: Dir, name: bytes) -> int:
         else:
             return _probe(stack, directory, name)
     return listing.entries.get(name, 0)
+
+
+def check_name(name: bytes) -> None:
+    """A name is one component of a path, whoever gives it: nothing else may ever be resolved against a layer.
+
+    Raises ENAMETOOLONG and EINVAL.
+    """
+    if len(name) > NAME_MAX:
+        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), name)
+    if b"/" in name or name in _NO_NAMES:
+        raise OSError(EINVAL, os.strerror(EINVAL), name)
 
 
 def names(stack: Stack, directory: Dir) -> Names:

@@ -7,13 +7,13 @@ whiteout that the old name needs comes with the rename itself (RENAME_WHITEOUT) 
 from __future__ import annotations
 
 import os
-from errno import EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, EXDEV
+from errno import EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, EXDEV
 
 from unionfs.layer import verbs
 from unionfs.libc import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from unionfs.union import marks, whiteout
 from unionfs.union.copyup import copy_up, keep_lower_path, link_up, set_impure
-from unionfs.union.lookup import NAME_MAX, entry, lookup, require
+from unionfs.union.lookup import check_name, entry, lookup, require
 from unionfs.union.merge import LOWER, WHITEOUT
 from unionfs.union.node import UPPER, Dir, Node
 from unionfs.union.parts import lower_path
@@ -35,8 +35,7 @@ def rename(stack: Stack, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes, fla
     stack.require_writable()
     if flags & ~_FLAGS or (flags & RENAME_EXCHANGE and flags != RENAME_EXCHANGE):
         raise OSError(EINVAL, os.strerror(EINVAL))
-    if len(new) > NAME_MAX:
-        raise OSError(ENAMETOOLONG, os.strerror(ENAMETOOLONG), new)
+    check_name(new)
     if new_dir.removed or (stack.abilities.whiteout == "aufs" and new.startswith(marks.AUFS_PREFIX)):
         error = ENOENT if new_dir.removed else EINVAL
         raise OSError(error, os.strerror(error), new)

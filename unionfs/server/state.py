@@ -36,7 +36,7 @@ class State:
     union      the core
     nodes      node id → Node, of all that the kernel knows; the root is 1 and never forgotten. A list, since a dict
                costs 70 bytes more for each; ids come again when the kernel has forgotten them
-    unused     ids below len(nodes) that stand for nothing
+    unused     ids below len(nodes) that stand for nothing; when they are more than shrink_at, the list is cut
     files      file handle → File, of all that the kernel has open; 0 is never a handle
     modes      how each open file's data reaches its readers
     settler    makes copies safe on disk that were told to wait
@@ -48,7 +48,7 @@ class State:
     """
 
     __slots__ = (
-        "agreement", "files", "max_readers", "modes", "next_file", "nodes", "readers", "settler", "throttled_until",
+        "agreement", "files", "max_readers", "modes", "next_file", "nodes", "readers", "settler", "shrink_at", "throttled_until",
         "union", "unused", "zero_open",
     )  # fmt: skip
 
@@ -58,6 +58,7 @@ class State:
         self.settler = settler
         self.nodes: list[Node] = [NOBODY, union.root]
         self.unused: list[int] = []
+        self.shrink_at = _SHRINK_FROM
         self.files: dict[int, File] = {}
         self.readers: dict[Node, File] = {}
         self.next_file = 1
@@ -78,7 +79,7 @@ class State:
             return
         nodes[nodeid] = NOBODY
         self.unused.append(nodeid)
-        if len(self.unused) * 2 > len(nodes) > _SHRINK_FROM:
+        if len(self.unused) > self.shrink_at:
             self._shrink()
         node.nodeid = node.lookups = 0
         if reader := self.readers.pop(node, None):
@@ -105,6 +106,7 @@ class State:
         while nodes[-1] is NOBODY:
             nodes.pop()
         self.unused = [nodeid for nodeid in self.unused if nodeid < len(nodes)]
+        self.shrink_at = max(_SHRINK_FROM, 2 * len(self.unused))
 
     def open(self, file: File) -> int:
         """A handle for `file`."""

@@ -48,8 +48,8 @@ class State:
     """
 
     __slots__ = (
-        "agreement", "files", "max_readers", "modes", "next_file", "nodes", "readers", "settler", "shrink_at", "throttled_until",
-        "union", "unused", "zero_open",
+        "agreement", "files", "max_readers", "modes", "next_file", "nodes", "readers", "settler", "shrink_at",
+        "throttled_until", "union", "unused", "zero_open",
     )  # fmt: skip
 
     def __init__(self, union: Union, modes: Modes, settler: Settler) -> None:

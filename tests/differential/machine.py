@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
         """The operation on both; the reference's answer."""
         self.log.append(f"{name}{args!r}")
         one, two = (side.do(name, *args) for side in self.sides)
-        known = (name, str(two)) in KERNEL_FAILS
+        known = isinstance(two, str) and (name, two) in KERNEL_FAILS
         if one != two and not known:
             self.fail(f"{name}{args!r}: {self.pair[0]} says {one!r}, {self.pair[1]} says {two!r}")
         if known:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FS_IOC_GETFSUUID = 0x80111500  # _IOR(0x15, 0, struct fsuuid2)
 _CAP_SYS_ADMIN = 1 << 21
+LAYERS_MAX = 4095  # what the packed entries of a listing have room for (merge.py)
 _PATIENCE = 2.0  # s that a mount waits for the daemon of one just unmounted to let go of its upper
 
 
@@ -44,6 +45,8 @@ def check_options(config: Config) -> None:
     """Combinations that mean nothing. Raises ConfigError."""
     if not config.lower and config.upper is None:
         raise ConfigError("no layers: give lowerdir=DIR[:DIR…], and upperdir=DIR,workdir=DIR for a writable mount")
+    if len(config.lower) + len(config.data) > LAYERS_MAX:
+        raise ConfigError(f"{len(config.lower) + len(config.data)} lower layers; at most {LAYERS_MAX} are possible")
     if config.data and not config.lower:
         raise ConfigError("data-only layers (::DIR) need at least one ordinary lowerdir above them")
     if (config.upper is None) != (config.work is None):

@@ -8,7 +8,8 @@ says how many names the union shows, relative to its real link count ("U-1") or 
 from __future__ import annotations
 
 import os
-from errno import EEXIST, ENOENT
+from errno import EEXIST, EIO, ENOENT
+from stat import S_IFMT
 
 from unionfs.layer import verbs
 from unionfs.union import marks
@@ -49,7 +50,10 @@ class Index:
         os.close(self.directory.fds.pop(UPPER))
 
     def node(self, stack: Stack, directory: Dir, name: bytes, layer: int, ino: int, kind: int, fd: int) -> Node | None:
-        """The node of an indexed inode, reached from a lower name or an upper one; None where it is not indexed."""
+        """The node of an indexed inode, reached from a lower name or an upper one; None where it is not indexed.
+
+        Raises EIO where what is in the index cannot be that inode.
+        """
         if layer != UPPER:
             if not self.entries:
                 return None
@@ -57,6 +61,8 @@ class Index:
             entry = mark.hex().encode() if mark else b""
             if entry not in self.entries:
                 return None
+            if S_IFMT(verbs.stat(self.directory.fds[UPPER], entry).st_mode) != kind:
+                raise OSError(EIO, "the index leads to something of another type", name)
             node = Node(ino, kind, UPPER, self.directory, entry)
         else:
             node = Node(ino, kind, UPPER, directory, name)
@@ -64,15 +70,15 @@ class Index:
         return node
 
     def _links(self, stack: Stack, node: Node, lower_links: int) -> int:
-        """What `overlay.nlink` says; -1 (as on disk) where there is no such mark or its reference is unknown."""
+        """What `overlay.nlink` says; -1 (as on disk) where there is no such mark or it says nothing that can be."""
         fd = stack.part_fd(node.parent, UPPER)
         value = marks.read(fd, node.name, stack.marks.nlink) or b""
-        try:
-            difference = int(value[1:])
-        except ValueError:
+        reference, digits = value[:1], value[2:]
+        if reference not in (b"U", b"L") or value[1:2] not in (b"+", b"-") or len(digits) > 9 or not digits.isdigit():
             return -1
-        base = verbs.stat(fd, node.name).st_nlink if value[:1] == b"U" else lower_links
-        return max(base + difference, 0) if base else -1
+        base = verbs.stat(fd, node.name).st_nlink if reference == b"U" else lower_links
+        count = base + int(value[1:])
+        return count if base and count > 0 else -1
 
     def add(self, stack: Stack, fd: int, name: bytes | None, mark: bytes, links: int) -> bytes:
         """Give a copied-up inode its name in the index and the mark of its link count. Returns that name.

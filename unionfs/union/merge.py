@@ -14,7 +14,7 @@ number as the directory lists it (0: to be asked for).
 from __future__ import annotations
 
 from bisect import bisect_right
-from errno import ENODATA
+from errno import EACCES, ENODATA, ENOENT, EOPNOTSUPP, EPERM
 
 from unionfs.layer import verbs
 from unionfs.union.marks import AUFS_META, AUFS_PREFIX
@@ -142,11 +142,11 @@ def _is_marked_whiteout(stack: Stack, fd: int, name: bytes) -> bool:
     """The xattr form: a file without content that carries the mark, in a directory marked to hold such."""
     try:
         verbs.getxattr(fd, name, stack.marks.whiteout)
+        return verbs.stat(fd, name).st_size == 0
     except OSError as error:
-        if error.errno == ENODATA:
-            return False
+        if error.errno in (ENODATA, ENOENT, EACCES, EPERM, EOPNOTSUPP):
+            return False  # what cannot be asked is no whiteout, as for the kernel
         raise
-    return verbs.stat(fd, name).st_size == 0
 
 
 def merge(stack: Stack, directory: Dir) -> Names:

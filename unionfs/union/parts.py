@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from errno import ENOTDIR, EPERM
-from stat import S_IFDIR, S_IFMT
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
+from stat import S_IFMT
 
 from unionfs.layer import verbs
 from unionfs.union import marks
-from unionfs.union.node import UPPER, Dir, Node
+from unionfs.union.node import NOWHERE, UPPER, Dir, Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +34,15 @@ def resolve(stack: Stack, above: Dir, name: bytes, top: int, st: os.stat_result)
     if top != UPPER:
         child.paths[top] = trail.path_in(top) or b""
     layer = top
-    more = _read_marks(stack, child, trail, top, stack.part_fd(above, top), name)
-    while more and (layer := trail.next_layer(layer, below, stack.bottom)):
-        more = _add_part(stack, child, trail, layer)
-    child.ino = _number_of(stack, child, st)
+    try:
+        stack.keep_part(child, top, verbs.open_dir(stack.part_fd(above, top), name))
+        more = _read_marks(stack, child, trail, top, child.fds[top])
+        while more and (layer := trail.next_layer(layer, below, stack.bottom)):
+            more = _add_part(stack, child, trail, layer)
+        child.ino = _number_of(stack, child, st)
+    except BaseException:
+        stack.close_parts(child)
+        raise
     return child
 
 
@@ -80,22 +85,22 @@ class Trail:
             self.name = parts[0]
 
 
-def _read_marks(stack: Stack, child: Dir, trail: Trail, layer: int, fd: int, name: bytes) -> bool:
-    """Take in the marks on one part (fd, name): False if nothing below it shows through."""
+def _read_marks(stack: Stack, child: Dir, trail: Trail, layer: int, fd: int) -> bool:
+    """Take in the marks on one part, open at `fd`: False if nothing below it shows through."""
     if layer >= stack.bottom and layer != UPPER:
         return False
-    found = marks.present(fd, name, stack.marks.prefix)
+    found = marks.present(fd, b"", stack.marks.prefix)
     if layer == UPPER:
         child.impure = stack.marks.impure in found
-    if stack.marks.opaque in found and marks.read(fd, name, stack.marks.opaque) == b"y":
+    if stack.marks.opaque in found and marks.read(fd, b"", stack.marks.opaque) == b"y":
         child.opaque = child.opaque or layer == UPPER
         return False
-    if stack.aufs_in(layer) and verbs.exists(fd, name + b"/" + marks.AUFS_OPAQUE):
+    if stack.aufs_in(layer) and verbs.exists(fd, marks.AUFS_OPAQUE):
         return False
     if stack.marks.redirect in found:
         if not stack.follow_redirects:
-            raise OSError(EPERM, "redirect on a stack mounted with redirect_dir=nofollow", name)
-        value = marks.read(fd, name, stack.marks.redirect) or b""
+            raise OSError(EPERM, "redirect on a stack mounted with redirect_dir=nofollow", trail.name)
+        value = marks.read(fd, b"", stack.marks.redirect) or b""
         trail.redirect(marks.parse_redirect(value))
         if layer == UPPER:
             child.redirect = value
@@ -109,15 +114,13 @@ def _add_part(stack: Stack, child: Dir, trail: Trail, layer: int) -> bool:
     path = trail.path_in(layer)
     if path is None:
         return True
-    fd = stack.part_fd(trail.above, layer)
-    kind = kind_at(stack, fd, trail.name, layer)
-    if kind == 0:
-        return True
-    if kind != S_IFDIR:
-        return False
+    fd = _enter(stack, stack.part_fd(trail.above, layer), trail.name, layer)
+    if fd < 0:
+        return fd == _ABSENT
     child.layers.append(layer)
     child.paths[layer] = path
-    return _read_marks(stack, child, trail, layer, fd, trail.name)
+    stack.keep_part(child, layer, fd)
+    return _read_marks(stack, child, trail, layer, fd)
 
 
 def _add_absolute(stack: Stack, child: Dir, trail: Trail, layer: int) -> bool:
@@ -126,26 +129,43 @@ def _add_absolute(stack: Stack, child: Dir, trail: Trail, layer: int) -> bool:
     fd = os.dup(stack.layers[layer].fd)
     more = True
     try:
-        for depth, name in enumerate(parts):
-            kind = kind_at(stack, fd, name, layer)
-            if kind == 0:
-                return more
-            if kind != S_IFDIR:
-                return False
-            if depth == len(parts) - 1:
-                child.layers.append(layer)
-                child.paths[layer] = b"/".join(parts)
-            step = Trail(child, name)
-            step.absolute = parts[:depth + 1]
-            more = _read_marks(stack, child, step, layer, fd, name) and more
-            if step.redirected:
-                trail.absolute = (step.absolute or []) + parts[depth + 1:]
-            below = verbs.open_dir(fd, name)
+        for depth, name in enumerate(parts, 1):
+            below = _enter(stack, fd, name, layer)
+            if below < 0:
+                return more and below == _ABSENT
             os.close(fd)
             fd = below
+            step = Trail(child, name)
+            step.absolute = parts[:depth]
+            more = _read_marks(stack, child, step, layer, fd) and more
+            if step.redirected:
+                trail.absolute = (step.absolute or []) + parts[depth:]
+        child.layers.append(layer)
+        child.paths[layer] = b"/".join(parts)
+        stack.keep_part(child, layer, fd)
+        fd = NOWHERE
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
     return more
+
+
+_ABSENT, _ENDS = -1, -2
+
+
+def _enter(stack: Stack, fd: int, name: bytes, layer: int) -> int:
+    """The directory `name` of a lower layer, open: what is asked of it is asked of it and nothing else.
+
+    _ABSENT: the layer has no such name; _ENDS: it has a whiteout or something that is no directory.
+    """
+    try:
+        return verbs.open_dir(fd, name)
+    except OSError as error:
+        if error.errno == ENOTDIR:
+            return _ENDS
+        if error.errno not in (ENOENT, ENAMETOOLONG):  # too long: a redirect to what can be nowhere
+            raise
+    return _ENDS if stack.aufs_in(layer) and verbs.exists(fd, marks.AUFS_PREFIX + name) else _ABSENT
 
 
 def kind_at(stack: Stack, fd: int, name: bytes, layer: int) -> int:
@@ -154,8 +174,10 @@ def kind_at(stack: Stack, fd: int, name: bytes, layer: int) -> int:
         return S_IFMT(verbs.stat(fd, name).st_mode)
     except FileNotFoundError:
         return -1 if stack.aufs_in(layer) and verbs.exists(fd, marks.AUFS_PREFIX + name) else 0
-    except NotADirectoryError:
-        raise OSError(ENOTDIR, os.strerror(ENOTDIR), name) from None
+    except OSError as error:
+        if error.errno == ENAMETOOLONG:
+            return 0  # a redirect to what can be nowhere, as the kernel takes it
+        raise
 
 
 def _number_of(stack: Stack, child: Dir, st: os.stat_result) -> int:
@@ -170,7 +192,7 @@ def _number_of(stack: Stack, child: Dir, st: os.stat_result) -> int:
 def resolve_path(stack: Stack, names: list[bytes], above: int) -> Dir:
     """The directory at a path from the root of the lower layers, as the layers below `above` together show it.
 
-    It is no one's child and only good for asking its parts; it has none where no layer has the path.
+    It is no one's child and says only where the parts are; it has none where no layer has the path.
     """
     directory = Dir(0, [], {}, None, names[-1] if names else b"")
     trail = Trail(stack.root, directory.name)
@@ -182,6 +204,7 @@ def resolve_path(stack: Stack, names: list[bytes], above: int) -> Dir:
         else:
             directory.layers.append(layer)
             directory.paths[layer] = b""
+    stack.close_parts(directory)
     return directory
 
 

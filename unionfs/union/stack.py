@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from unionfs.union.config import Config
 
 SHARED_WHITEOUT = b"#whiteout"  # in work, the inode that all whiteouts of the device form are links to
-_FOREIGN_SHIFT = 56  # inode numbers of layers on other file systems carry the number of theirs in the top bits
+_FOREIGN_BITS = 8  # inode numbers of layers on other file systems carry the number of theirs in the top bits
 _KEPT_NAMES = 400_000  # names in listings that are kept although they could be read again, about 60 MB
 _LISTING_ITSELF = 4  # names that a listing counts for besides its own
 
@@ -111,6 +111,7 @@ class Stack:
                 uuid = checks.fs_uuid(layer.fd)
                 self.uuids.setdefault(uuid, devices[layer.dev])
             layer.fsid = devices[layer.dev]
+        self._foreign_shift = 64 - max(_FOREIGN_BITS, (len(devices) - 1).bit_length())
         self.single_fs = len(devices) == 1 or not self.config.xino
 
     def _read_root_marks(self, merged: list[int]) -> None:
@@ -154,7 +155,7 @@ class Stack:
         """The inode number shown for an object that has `ino` in a layer. One file system: the same number."""
         if self.single_fs:
             return ino
-        return ino ^ (self.layers[layer].fsid << _FOREIGN_SHIFT)
+        return ino ^ (self.layers[layer].fsid << self._foreign_shift)
 
     def origin_number(self, fd: int, name: bytes) -> int | None:
         """The number of the lower object that an upper one was copied from, if its mark says so."""
@@ -166,7 +167,7 @@ class Stack:
         ino, fsid = marks.inode_of(kind, handle), self.uuids.get(uuid)
         if ino is None or fsid is None:
             return None
-        return ino if self.single_fs else ino ^ (fsid << _FOREIGN_SHIFT)
+        return ino if self.single_fs else ino ^ (fsid << self._foreign_shift)
 
     def origin_mark(self, fd: int, name: bytes, layer: int) -> bytes | None:
         """The mark that names an object of a lower layer as an origin; None where its file system has no handles."""

@@ -55,9 +55,10 @@ class Background:
 
     def __init__(self, command: Sequence[str | Path], log: Path) -> None:
         self.log = log
+        environment = {**os.environ, "TMPDIR": os.fspath(log.parent)}  # where containerd writes what nobody asked for
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [os.fspath(word) for word in command], stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                [os.fspath(word) for word in command], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment
             )
 
     def wait_until(self, ready: Callable[[], bool]) -> bool:

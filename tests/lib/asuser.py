@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from tests.lib import kernel
+
 T = TypeVar("T")
 
 ALICE, BOB, STAFF = 4001, 4002, 4100
@@ -22,6 +24,7 @@ def as_user(
     """
 
     def change() -> T:
+        kernel.drop_on_setuid()
         os.setgroups(list(groups))
         os.setresgid(*[uid if gid is None else gid] * 3)
         os.setresuid(*[uid] * 3)

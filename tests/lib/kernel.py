@@ -21,6 +21,7 @@ MS_RDONLY, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 FS_IMMUTABLE, FS_APPEND, FS_NOATIME, FS_NODUMP = 0x10, 0x20, 0x80, 0x40
 _STATX_BTIME = 0x800
+_PR_GET_SECUREBITS, _PR_SET_SECUREBITS = 27, 28
 _SYS_GETDENTS64, _SYS_STATX = 217, 332
 if os.uname().machine == "aarch64":
     _SYS_GETDENTS64, _SYS_STATX = 61, 291
@@ -50,6 +51,15 @@ def mount(source: str, target: Path, fstype: str, options: str, flags: int = 0) 
         _libc.mount(source.encode(), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), options.encode()),
         target,
     )
+
+
+def drop_on_setuid() -> None:
+    """Back to the usual rule, that who ceases to be root loses root's capabilities.
+
+    A union created in this process may have changed that for its own purposes, and children inherit it.
+    """
+    if _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0):
+        _check(_libc.prctl(_PR_SET_SECUREBITS, 0, 0, 0, 0))
 
 
 def umount(target: Path, flags: int = 0) -> None:

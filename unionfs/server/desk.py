@@ -8,6 +8,8 @@ Handlers raise OSError with the errno for the application. They are called with 
 
 from __future__ import annotations
 
+from select import POLLIN, poll
+
 from unionfs.wire import encode
 from unionfs.wire.negotiate import MAX_WRITE
 from unionfs.wire.structs import (
@@ -49,10 +51,11 @@ class Desk:
 
     __slots__ = (
         "_attr", "_create", "_entry", "_open", "_sized", "_statx", "dirs", "files", "negative", "nodes", "ok",
-        "on_loop", "out", "request", "state", "union", "valid", "view", "workers",
+        "on_loop", "out", "request", "state", "union", "valid", "view", "workers", "_waiting",
     )  # fmt: skip
 
-    def __init__(self, state: State, workers: Workers, valid: tuple[int, int], request: bytearray | None) -> None:
+    def __init__(self, state: State, workers: Workers, valid: tuple[int, int], request: bytearray | None,
+                 fd: int) -> None:
         self.state = state
         self.workers = workers
         self.union = state.union
@@ -60,6 +63,8 @@ class Desk:
         self.dirs: list[Dir] = state.nodes  # type: ignore[assignment]
         self.files = state.files
         self.on_loop = request is not None
+        self._waiting = poll()
+        self._waiting.register(fd, POLLIN)
         self.request = request if request is not None else bytearray()
         self.valid = valid
         self.out = bytearray(encode.HEADER + MAX_WRITE)
@@ -72,6 +77,10 @@ class Desk:
         self._statx = encode.statx_reply(*valid)
         self._open = encode.sized_reply(fuse_open_out)
         self._sized: dict[Struct, bytearray] = {}
+
+    def others_wait(self) -> bool:
+        """Whether another request is there already."""
+        return bool(self._waiting.poll(0))
 
     def busy(self, node: Node, writing: bool) -> bool:
         """Whether a change of `node` is to be deferred, because it needs a copy-up that may take long.

@@ -47,7 +47,7 @@ class Loop:
 
     def make_desk(self, request: bytearray | None = None) -> Desk:
         """A desk for one thread: the loop's has the buffer with the `request`."""
-        return Desk(self._state, self.workers, self._valid, request)
+        return Desk(self._state, self.workers, self._valid, request, self._fd)
 
     def run(self, receive: Callable[[], int], buf: bytearray) -> None:
         """Answers requests, which `receive` puts into `buf`, until the mount is gone.

@@ -23,6 +23,10 @@ _AT_ONCE = os.RWF_NOWAIT
 # wait for the disk, because too much is dirty; then the next ones are left to the workers for a while, so
 # that the loop goes on answering.
 THROTTLED = 0.005  # s
+
+# A read from disk of at most this size is done by the loop when nobody else waits for it: whoever comes meanwhile
+# waits for one access to the disk, as for a cold name. Handing it to a worker would cost the reader two wake-ups.
+SHORT = 128 << 10
 THROTTLED_FOR = 1.0  # s
 
 
@@ -59,8 +63,12 @@ def release(desk: Desk, _nodeid: int, fh: int, _flags: int, _release_flags: int,
 def read(desk: Desk, nodeid: int, fh: int, offset: int, size: int, _read_flags: int, _owner: int, _flags: int) -> Reply:
     fd = _file(desk, nodeid, fh).fileno()
     room = desk.view[16 : 16 + size]
-    count = _read_cached(fd, room, offset) if desk.on_loop else _read_waiting(desk, fd, room, offset)
-    return DEFER if count < 0 else desk.finished(16 + count)
+    count = _read_cached(fd, room, offset) if desk.on_loop else -1
+    if count < 0:
+        if desk.on_loop and (size > SHORT or desk.others_wait()):
+            return DEFER
+        count = _read_waiting(desk, fd, room, offset)
+    return desk.finished(16 + count)
 
 
 def _read_cached(fd: int, room: memoryview, offset: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from errno import EINTR
+from errno import EINTR, ENOSYS
 from struct import Struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -174,6 +174,36 @@ def unshare(flags: int) -> None:
     """unshare(2) for the calling thread, e.g. CLONE_FS for a umask and working directory of its own."""
     if _unshare(flags):
         raise _fail()
+
+
+# --- namespaces: a command in a root file system of its own -----------------------------------------------------------
+
+# linux/sched.h, sys/mount.h, linux/prctl.h
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = (
+    0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x20000000)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP = 1, 24
+
+
+def die_with_parent(signal: int) -> None:
+    """Let the kernel send this process a signal when the thread that forked it ends. Not inherited by a fork."""
+    if _prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0):
+        raise _fail()
+
+
+def drop_from_bounding_set(capability: int) -> None:
+    """What is executed from now on cannot gain the capability. EINVAL where the kernel does not know it."""
+    if _prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
+        raise _fail()
+
+
+def pivot_root(new: bytes, old: bytes) -> None:
+    """pivot_root(2); `new` has to be a mount point. ENOSYS where the C library has no such function."""
+    function = getattr(_libc, "pivot_root", None)
+    if function is None:
+        raise OSError(ENOSYS, os.strerror(ENOSYS), new)
+    if function(_path(new), _path(old)):
+        raise _fail(new)
 
 
 # --- the FUSE device: mounts, and the capabilities that backing files are opened with ---------------------------------

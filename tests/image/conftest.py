@@ -75,6 +75,7 @@ def busybox_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root file system with a shell in it."""
     programs.need("busybox", "setcap")
     root = tmp_path_factory.mktemp("busybox")
+    root.chmod(0o755)       # what an image has there; Docker ignores it, others do not
     for name in ("bin", "etc", "tmp", "old", "gone/deep"):
         (root / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "", root / "bin/busybox")

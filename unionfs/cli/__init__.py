@@ -17,6 +17,7 @@ COMMANDS = {
     "mount": ("unionfs.cli.mount", "mount a stack of layers"),
     "umount": ("unionfs.cli.umount", "unmount it and wait until its daemon has ended"),
     "image": ("unionfs.cli.image", "container images: unpack, pack, inspect"),
+    "run": ("unionfs.cli.run", "run a command in an image, in a throwaway writable layer"),
     "bench": ("unionfs.cli.bench", "how fast the engines of this machine are"),
     "install-helper": ("unionfs.cli.install_helper", "make `mount -t unionfs` work"),
 }

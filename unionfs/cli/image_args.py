@@ -44,6 +44,26 @@ class Arguments:
         return Store(self.get("store") or None)
 
 
+def command_after(
+    argv: list[bytes], flags: dict[bytes, tuple[str, bool]], usage: str
+) -> tuple[list[tuple[str, str]], str, list[str]]:
+    """For `FLAGS NAME COMMAND…`: flags in order, the name, and the command, whose own flags are not looked at."""
+    flags = {**_STORE, **flags}
+    end = 0
+    while end < len(argv) and argv[end].startswith(b"-") and argv[end] != b"--":
+        word = argv[end]
+        spelled = word.partition(b"=")[0] if word.startswith(b"--") else word[:2]
+        takes = flags.get(spelled, ("", False))[1]
+        end += 2 if takes and word == spelled else 1
+    found, _ = parse(argv[:end], flags)
+    rest = [os.fsdecode(word) for word in argv[end:]]
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
+    if not rest:
+        raise UsageError(f"usage: {usage}")
+    return [(name, os.fsdecode(value)) for name, value in found], rest[0], rest[1:]
+
+
 def size(count: int) -> str:
     """A size as Docker prints it: powers of 1000, three digits that matter."""
     value = float(count)

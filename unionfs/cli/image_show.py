@@ -8,6 +8,11 @@ import time
 from unionfs.cli.errors import shown
 from unionfs.cli.image_args import Arguments, size, table
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from unionfs.image.compare import Change
+    from unionfs.image.store import Store
+
 _JSON = {b"--json": ("json", False)}
 _WIDE = {b"--no-trunc": ("wide", False)}
 
@@ -121,22 +126,14 @@ def layers(argv: list[bytes]) -> int:
 
 def diff(argv: list[bytes]) -> int:
     """Compares the trees of two images as a mount would show them: A added, C changed (and what about it), D removed.
+    With one argument, a writable layer or where it is mounted: what it changes in its image, as docker diff prints it.
 
-    --json, --store DIR
+      --json, --store DIR
     """
-    from unionfs.image.compare import Side, changes
-    from unionfs.image.find import find
-    from unionfs.image.merged import Merged
-
-    arguments = Arguments(argv, _JSON, 2, 2, "diff A B")
+    arguments = Arguments(argv, _JSON, 1, 2, "diff A B | LAYER")
     with arguments.store() as store:
-        sides = []
-        for name in arguments.words:
-            paths = [layer.diff for layer in find(store, name).layers()]
-            sides.append(Side(Merged(paths, rootless=store.rootless), paths))
-        found = list(changes(sides[0], sides[1]))
-        for side in sides:
-            side.close()
+        compare = _images_differ if len(arguments.words) == 2 else _layer_changes
+        found = compare(store, *arguments.words)
     if arguments.has("json"):
         print(json.dumps([{"kind": c.kind, "path": shown(c.path), "what": c.what} for c in found], indent=1))
         return 0
@@ -145,6 +142,29 @@ def diff(argv: list[bytes]) -> int:
             f"{change.kind} {shown(change.path)}" + (f"  ({', '.join(change.what)})" if change.what else "")
         )
     return 0
+
+
+def _images_differ(store: Store, old: str, new: str) -> list[Change]:
+    from unionfs.image.compare import Side, changes
+    from unionfs.image.find import find
+    from unionfs.image.merged import Merged
+
+    sides = []
+    for name in (old, new):
+        paths = [layer.diff for layer in find(store, name).layers()]
+        sides.append(Side(Merged(paths, rootless=store.rootless), paths))
+    found = list(changes(sides[0], sides[1]))
+    for side in sides:
+        side.close()
+    return found
+
+
+def _layer_changes(store: Store, name: str) -> list[Change]:
+    from unionfs.image import writable
+    from unionfs.image.upper_diff import changes
+
+    layer = writable.find(store, name)
+    return changes(layer.diff, layer.base(store).lowerdirs())
 
 
 def explain(argv: list[bytes]) -> int:

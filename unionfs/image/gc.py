@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from unionfs.image import writable
 from unionfs.image.errors import NotFound
 from unionfs.image.store import chain_ids, hex_of
 from unionfs.image.trees import disk_usage, remove_tree
@@ -36,8 +37,11 @@ def collect(store: Store, *, wait: bool = True) -> Freed | None:
     for name in os.listdir(store.path("tmp")):
         freed.bytes += remove(store.path("tmp", name))
         freed.leftovers += 1
+    for path in writable.collect(store):
+        freed.bytes += remove(path)
+        freed.leftovers += 1
     for name in sorted(os.listdir(store.path("layers"))):
-        if name not in layers:
+        if name not in layers and not store.in_use("sha256:" + name):
             freed.bytes += _remove_layer(store, name)
             freed.layers += 1
     for name in sorted(os.listdir(store.path("blobs/sha256"))):
@@ -51,7 +55,7 @@ def _reachable(store: Store) -> tuple[set[str], set[str]]:
     """The blobs and the layers that images need, as hex."""
     blobs: set[str] = set()
     layers: set[str] = set()
-    for image in store.images():
+    for image in store.images() + [layer.base(store) for layer in writable.every(store) if layer.kept]:
         blobs |= {hex_of(image.digest), hex_of(image.config_digest)}
         blobs |= {hex_of(layer["digest"]) for layer in image.manifest["layers"]}
         for chain_id in chain_ids(image.diff_ids):

@@ -57,6 +57,20 @@ def load(store: Store, image: Incoming, *, limits: Limits | None = None, report:
     return store.put_image(image.manifest or _manifest(store, image, ids), image.names)
 
 
+def bring_layer(store: Store, blob: LayerBlob, diff_ids: list[str]) -> None:
+    """Unpack one layer, the last of these (bottom first), over the others, which are in the store.
+
+    The caller holds the store's lock. Raises ImageError, OSError.
+    """
+    ids = chain_ids(diff_ids)
+    if store.has_layer(ids[-1]):
+        _keep_blob(store, blob, ids[-1], diff_ids[-1])
+        return
+    lowers = [os.fsencode(store.layer(chain_id).diff) for chain_id in reversed(ids[:-1])]
+    parent = ids[-2] if len(ids) > 1 else ""
+    _unpack(store, blob, _Place(diff_ids[-1], ids[-1], parent, lowers), Limits())
+
+
 def _tell(report: Report, label: str, info: dict[str, Any]) -> None:
     report(f"{label}: {info['entries']} entries, {info['size']} bytes")
     for reason, (count, first) in info["notes"].items():

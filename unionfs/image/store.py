@@ -1,10 +1,13 @@
 """The store on disk: plain files, each made complete elsewhere and renamed into place.
 
     ROOT/lock                       flock: shared by whoever adds or uses, exclusive for gc
-    ROOT/blobs/sha256/HEX           manifests, configs, layers as they came; the name is the digest of the
-    content ROOT/layers/HEX/diff            an unpacked layer, by chain id; info.json beside it
+    ROOT/blobs/sha256/HEX           manifests, configs, layers as they came; the name is the content's digest
+    ROOT/layers/HEX/diff            an unpacked layer, by chain id; info.json beside it; a mount that uses it
+                                    holds a shared flock on layers/HEX
     ROOT/images/HEX.json            an image, by manifest digest: the root from which gc reaches the rest
     ROOT/names/NAME                 the manifest digest a name stands for; "/" in the name is %2F
+    ROOT/writable/NAME/             a writable layer over an image (see writable.py)
+    ROOT/steps/HEX.json             what a step of a build made, by what it was made from (see build/cache.py)
     ROOT/tmp/                       what is being made; anything here while gc holds the lock is left over
 
 What has been renamed into place is complete and synced, so a crash or a kill at any time leaves only files
@@ -215,6 +218,30 @@ class Store:
                 return Layer(chain_id, directory, json.load(file))
         except FileNotFoundError:
             raise NotFound(f"the store has no layer {chain_id}") from None
+
+    def use(self, layers: list[Layer]) -> list[int]:
+        """Descriptors that keep these layers from gc as long as they are open, in this process or a child of it."""
+        held: list[int] = []
+        try:
+            for layer in layers:
+                held.append(os.open(os.path.dirname(layer.diff), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                fcntl.flock(held[-1], fcntl.LOCK_SH)
+        except BaseException:
+            for fd in held:
+                os.close(fd)
+            raise
+        return held
+
+    def in_use(self, chain_id: str) -> bool:
+        """Whether a process has the layer in use."""
+        fd = os.open(self.path("layers", hex_of(chain_id)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     def layer_ids(self) -> list[str]:
         return ["sha256:" + name for name in sorted(os.listdir(self.path("layers")))]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 UTIME_NOW = -1
 _ACL_PREFIX = b"system.posix_acl_"
+_NAME_MAX = 255  # bytes of an xattr's name
 _CAPABILITY = b"security.capability"
 
 
@@ -124,4 +125,7 @@ def _on_disk(stack: Stack, key: bytes) -> bytes:
         raise OSError(EOPNOTSUPP, os.strerror(EOPNOTSUPP), key)
     if not key:
         raise OSError(EINVAL, os.strerror(EINVAL))
-    return stack.marks.to_disk(key)
+    disk = stack.marks.to_disk(key)
+    if len(disk) > _NAME_MAX:
+        raise OSError(EOPNOTSUPP, "no room for the escape", key)
+    return disk

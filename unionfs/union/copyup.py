@@ -345,7 +345,7 @@ def open_data(stack: Stack, node: Node, flags: int) -> int:
 
 
 def _open_at(fd: int, name: bytes, flags: int) -> int:
-    if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_DIRECT:
+    if flags & os.O_ACCMODE == os.O_RDONLY:
         return verbs.open_reading(fd, name)
     return verbs.open_file(fd, name, flags)
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from unionfs.union.stack import Stack
 
 # Flags that are the caller's business, or done already, and must not apply to the daemon's own descriptor.
-# O_APPEND: the kernel sends the offset; with it pwrite would ignore that.
+# O_APPEND: the kernel sends the offset; with it pwrite would ignore that. O_DIRECT: it wants aligned buffers, which
+# messages are not; where the kernel reads and writes the file by itself it opens it with that flag by itself.
 _NOT_OURS = (os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
-             | os.O_NOATIME)
+             | os.O_NOATIME | os.O_DIRECT)
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 
 

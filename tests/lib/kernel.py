@@ -17,7 +17,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE, FALLOC_ZERO = 1, 2, 8, 16
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = -100, 0x100, 0x400, 0x1000
-MS_RDONLY, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
+MS_RDONLY, MS_REMOUNT, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 32, 2, 8
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 FS_IMMUTABLE, FS_APPEND, FS_NOATIME, FS_NODUMP = 0x10, 0x20, 0x80, 0x40
 _STATX_BTIME = 0x800
@@ -60,6 +60,11 @@ def drop_on_setuid() -> None:
     """
     if _libc.prctl(_PR_GET_SECUREBITS, 0, 0, 0, 0):
         _check(_libc.prctl(_PR_SET_SECUREBITS, 0, 0, 0, 0))
+
+
+def forget_names(target: Path) -> None:
+    """Has the kernel drop every name of a mount that nobody holds, as it does when memory is short."""
+    _check(_libc.mount(None, os.fsencode(target), None, ctypes.c_ulong(MS_REMOUNT), None), target)
 
 
 def umount(target: Path, flags: int = 0) -> None:

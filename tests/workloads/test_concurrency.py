@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 
 from tests.conftest import Mount
-from tests.lib import tree
+from tests.lib import kernel, tree
 from tests.lib.asuser import in_child
 from tests.lib.engines import Mounted
 from tests.lib.layers import File, Layer
@@ -236,7 +236,7 @@ def test_everything_at_once(mount: Mount) -> None:
     def one(chosen: random.Random) -> None:
         path = fs.path(f"d{chosen.randrange(5)}/f{chosen.randrange(7)}")
         other = fs.path(f"d{chosen.randrange(5)}/f{chosen.randrange(7)}")
-        kind = chosen.randrange(9)
+        kind = chosen.randrange(10)
         if kind == 0:
             os.rename(path, other)
         elif kind == 1:
@@ -255,8 +255,10 @@ def test_everything_at_once(mount: Mount) -> None:
             os.rename(os.path.dirname(path), os.path.dirname(other))
         elif kind == 7:
             os.mkdir(os.path.dirname(path))
-        else:
+        elif kind == 8:
             os.listdir(os.path.dirname(path))
+        elif fs.engine != "plain":
+            kernel.forget_names(fs.mnt)
 
     def work(number: int) -> None:
         chosen = random.Random(number)

@@ -68,17 +68,21 @@ def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
 
     Of a lower file only the first `keep` bytes are needed (None: all).
     """
-    while node.busy:
-        stack.copied.wait()
-    if node.layer != UPPER and not node.is_dir:
-        stack.require_writable()
-        _run(stack, node, _copy_file, keep, False)
-    else:
+    if node.is_dir:
         copy_up(stack, node)
-    if node in stack.unsettled or node in stack.settling:
-        settle_one(stack, node)
-    if locate_data(stack, node) is not HERE:
-        _run(stack, node, _complete, keep, False)
+        return
+    while True:  # each step may release the lock, so that others change the node meanwhile
+        if node.busy:
+            stack.copied.wait()
+        elif node.layer != UPPER:
+            stack.require_writable()
+            _run(stack, node, _copy_file, keep, False)
+        elif node in stack.unsettled or node in stack.settling:
+            settle_one(stack, node)
+        elif locate_data(stack, node) is not HERE:
+            _run(stack, node, _complete, keep, False)
+        else:
+            return
 
 
 def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None, bool | None], int], keep: int | None,
@@ -123,7 +127,8 @@ def _copy_dir(stack: Stack, directory: Dir) -> None:
     try:
         st = os.stat(source)
         copy_attributes(stack, source, b"", held, None, st)
-        _mark_origin(stack, directory, source, b"", held, None, 1)
+        if _mark_origin(stack, directory, source, b"", held, None, 1):
+            set_impure(stack, directory.parent)
         verbs.set_times(held, None, st)
         put_quietly(stack, directory.parent, verbs.rename, stack.work_fd, name, directory.name)
     except BaseException:
@@ -173,7 +178,8 @@ def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool | Non
             verbs.setxattr(made.fd, None, stack.marks.metacopy, b"")
         elif copied and _syncs(stack):
             _unlocked(stack, verbs.sync, made.fd)
-        if node.linked:
+        if node.linked:  # perhaps under another of its names by now
+            copy_up(stack, node.parent)
             _put_in_place(stack, node, made, mark)
         else:
             _keep_unnamed(stack, node, made)
@@ -268,6 +274,8 @@ def _put_in_place(stack: Stack, node: Node, made: _Made, mark: bytes) -> None:
     """The name, last of all; before it the index name of an inode with several."""
     st = verbs.stat(*place(stack, node))
     entry = b""
+    if mark:
+        set_impure(stack, node.parent)
     if mark and st.st_nlink > 1 and stack.index is not None:
         links = st.st_nlink if node.links < 0 else node.links
         entry = stack.index.add(stack, *made.place(), mark, links)
@@ -352,7 +360,7 @@ def _open_at(fd: int, name: bytes, flags: int) -> int:
 
 def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: int, name: bytes | None,
                  links: int) -> bytes:
-    """Record which lower object this was, so that st_ino survives a remount; and in the parent that it holds such.
+    """Record which lower object this was, so that st_ino survives a remount. Its directory is to be marked impure.
 
     A file that had several names (links) is another one from now on unless the index keeps them together.
     """
@@ -367,7 +375,6 @@ def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: 
         if error.errno not in (EPERM, EOPNOTSUPP):  # user.* xattrs cannot be put on symlinks and devices
             raise
         return b""
-    set_impure(stack, node.parent)
     return mark
 
 
@@ -408,6 +415,7 @@ def link_up(stack: Stack, node: Node, directory: Dir, name: bytes) -> None:
     copy_up(stack, directory)
     if node.fd >= 0 or verbs.exists(stack.part_fd(directory, UPPER), name):
         return
+    set_impure(stack, directory)
     put_quietly(stack, directory, verbs.link, *place(stack, node), name)
     _note_entry(directory, name)
     if node.links >= 0 and stack.index is not None:

@@ -34,6 +34,8 @@ def lookup(stack: Stack, directory: Dir, name: bytes) -> tuple[Node, os.stat_res
     """The node of a name and its stat; None where the union shows no such name."""
     node = directory.children.get(name)
     if node is not None:
+        if stack.lingering:
+            stack.lingering.discard(node)
         return node, stat(stack, node)
     if stack.fd_count > stack.fd_limit:
         stack.trim()
@@ -152,6 +154,7 @@ def _adopt(stack: Stack, directory: Dir, name: bytes, layer: int) -> tuple[Node,
     if kind == S_IFCHR and st.st_rdev == marks.WHITEOUT_RDEV:
         return None
     node = _node_of(stack, directory, name, layer, st, kind, fd)
+    stack.lingering.discard(node)
     directory.children[name] = node
     return (node, st) if node.layer == layer and node.name == name else (node, stat(stack, node))
 
@@ -226,12 +229,34 @@ def parent(stack: Stack, directory: Dir) -> Dir:
 
 
 def forget(stack: Stack, node: Node) -> None:
-    """No front end knows the node any more: let go of all that is held for it."""
+    """No front end knows the node any more: let go of all that is held for it.
+
+    A directory in which others are known (a hard link may be, by another of its names) and a copy that waits for its
+    sync stay what they are until then: what leads to them must lead to the same object when they are met again.
+    """
     if node is stack.root:
         return
+    if (node.is_dir and node.children) or node in stack.unsettled or node in stack.settling:  # type: ignore[attr-defined]
+        stack.lingering.add(node)
+        if node.is_dir:
+            stack.close_parts(node)  # type: ignore[arg-type]
+        return
+    _drop(stack, node)
+
+
+def release_lingering(stack: Stack, node: Node) -> None:
+    """What kept the node is over: forget it, if that was asked for meanwhile."""
+    if node in stack.lingering:
+        stack.lingering.discard(node)
+        forget(stack, node)
+
+
+def _drop(stack: Stack, node: Node) -> None:
+    above = [node.parent]
     for place_dir, name in node.names or ((node.parent, node.name),):
         if place_dir.children.get(name) is node:
             del place_dir.children[name]
+        above.append(place_dir)
     if node.names is not None and stack.hard_links.get(node.ino) is node:
         del stack.hard_links[node.ino]
     if node.fd >= 0:
@@ -239,6 +264,9 @@ def forget(stack: Stack, node: Node) -> None:
         node.fd = NOWHERE
     if node.is_dir:
         stack.close_parts(node)  # type: ignore[arg-type]
+    if stack.lingering:
+        for place_dir in above:
+            release_lingering(stack, place_dir)
 
 
 # --- listing --------------------------------------------------------------------------------------------------------

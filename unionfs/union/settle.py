@@ -14,7 +14,8 @@ import os
 from errno import ENODATA
 
 from unionfs.layer import verbs
-from unionfs.union.node import UPPER
+from unionfs.union.lookup import release_lingering
+from unionfs.union.node import NOWHERE, UNKNOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,50 +40,45 @@ def settle(stack: Stack) -> None:
     """Make all waiting copies safe and unmark them. The lock is held, and released during the sync."""
     while stack.settling:
         stack.copied.wait()
-    batch = stack.unsettled
-    if not batch:
-        return
-    stack.unsettled = {}
-    stack.settling = batch
+    batch, stack.unsettled = stack.unsettled, {}
+    if batch:
+        _make_safe(stack, batch)
+
+
+def settle_one(stack: Stack, node: Node) -> None:
+    """Before the node's own bytes change or are asked to be on disk. The lock is held, and released meanwhile."""
+    while node in stack.settling:
+        stack.copied.wait()
+    fd = stack.unsettled.pop(node, NOWHERE)
+    if fd >= 0:
+        _make_safe(stack, {node: fd})
+
+
+def _make_safe(stack: Stack, batch: dict[Node, int]) -> None:
+    """Raises the sync's error; then the marks stay, and the bytes that count are the lower's, as they were."""
+    stack.settling.update(batch)
     stack.lock.release()
+    safe = False
     try:
         if len(batch) < _TOGETHER:
             for fd in batch.values():
                 verbs.sync(fd)
         else:
             verbs.syncfs(next(iter(batch.values())))
-    except OSError:
-        for fd in batch.values():  # the marks stay: what the lower has is still right
+        safe = True
+    finally:
+        stack.lock.acquire()
+        for node, fd in batch.items():
+            del stack.settling[node]
+            if not (safe and _unmark(stack, fd)):
+                node.data = UNKNOWN  # whoever changes them copies them again
             os.close(fd)
-        raise
-    finally:
-        stack.lock.acquire()
-        stack.settling = {}
+            release_lingering(stack, node)
         stack.copied.notify_all()
-    for fd in batch.values():
-        _unmark(stack, fd)
 
 
-def settle_one(stack: Stack, node: Node) -> None:
-    """Before the node's own bytes change or are asked to be on disk."""
-    fd = stack.unsettled.pop(node, None)
-    if fd is None:
-        if node not in stack.settling:
-            return
-        fd = verbs.open_file(*_place(stack, node), os.O_RDONLY | os.O_NONBLOCK)
-    stack.lock.release()
-    try:
-        verbs.sync(fd)
-    finally:
-        stack.lock.acquire()
-    _unmark(stack, fd)
-
-
-def _place(stack: Stack, node: Node) -> tuple[int, bytes]:
-    return (node.fd, b"") if node.fd >= 0 else (stack.part_fd(node.parent, UPPER), node.name)
-
-
-def _unmark(stack: Stack, fd: int) -> None:
+def _unmark(stack: Stack, fd: int) -> bool:
+    """Whether the copy's bytes are its own now."""
     try:
         for mark in (stack.marks.metacopy, stack.marks.redirect):
             try:
@@ -90,5 +86,6 @@ def _unmark(stack: Stack, fd: int) -> None:
             except OSError as error:
                 if error.errno != ENODATA:
                     raise
-    finally:
-        os.close(fd)
+    except OSError:
+        return False
+    return True

@@ -4,8 +4,10 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 VENV := .venv
-# `make test ARGS="-k copy_up -x"`
+# `make test ARGS="-k copy_up -x"`; with ARGS="-n 0 --pdb" one after the other
 ARGS ?=
+# The tests wait more than they compute. Those of one xdist_group share something that is slow to make.
+TESTS := tools/run-tests -n 2 --dist loadgroup --benchmark-disable
 
 .PHONY: help venv demo test-packages test test-long bench bench-check bench-compare check clean
 
@@ -31,10 +33,10 @@ test-packages: $(VENV)/.made
 	@PYTHON=$(VENV)/bin/python tools/system-packages test
 
 test: test-packages  ## the tests, in under ten minutes
-	tools/run-tests -m "not long" $(ARGS)
+	$(TESTS) -m "not long" $(ARGS)
 
 test-long: test-packages  ## the tests that take longer, too
-	tools/run-tests $(ARGS)
+	$(TESTS) $(ARGS)
 
 bench: $(VENV)/.made  ## micro benchmarks: the wire format, lookup, copy-up, …
 	$(VENV)/bin/python -m pytest bench/micro $(ARGS)

@@ -23,6 +23,7 @@ from tests.lib.engines import Mounted
 pytestmark = [
     pytest.mark.engines("overlay", "unionfs", "fusepy"),
     pytest.mark.timeout(600),
+    pytest.mark.xdist_group("rootfs"),  # one debootstrap for all
 ]
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 # What goes into the layers above the lowest one, top first.

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+from array import array
 from errno import ESTALE
 
 from unionfs.wire.kernel import FUSE_ROOT_ID
@@ -36,7 +38,8 @@ class State:
     union      the core
     nodes      node id → Node, of all that the kernel knows; the root is 1 and never forgotten. A list, since a dict
                costs 70 bytes more for each; ids come again when the kernel has forgotten them
-    unused     ids below len(nodes) that stand for nothing; when they are more than shrink_at, the list is cut
+    unused     ids below len(nodes) that stand for nothing; an array, since each int would keep a bit of the memory
+               that the node was in. When they are more than shrink_at, memory is given back
     files      file handle → File, of all that the kernel has open; 0 is never a handle
     modes      how each open file's data reaches its readers
     settler    makes copies safe on disk that were told to wait
@@ -57,7 +60,7 @@ class State:
         self.modes = modes
         self.settler = settler
         self.nodes: list[Node] = [NOBODY, union.root]
-        self.unused: list[int] = []
+        self.unused: array[int] = array("Q")
         self.shrink_at = _SHRINK_FROM
         self.files: dict[int, File] = {}
         self.readers: dict[Node, File] = {}
@@ -101,12 +104,17 @@ class State:
         return nodeid
 
     def _shrink(self) -> None:
-        """Give back the room behind the last id in use; costs as much as the forgets that led here."""
+        """Give back memory once three quarters of the nodes are gone; costs less than the forgets that led here."""
         nodes = self.nodes
-        while nodes[-1] is NOBODY:
-            nodes.pop()
-        self.unused = [nodeid for nodeid in self.unused if nodeid < len(nodes)]
-        self.shrink_at = max(_SHRINK_FROM, 2 * len(self.unused))
+        known = len(nodes) - len(self.unused)
+        if known * 3 < len(self.unused):
+            while nodes[-1] is NOBODY:
+                nodes.pop()
+            self.unused = array("Q", [nodeid for nodeid in self.unused if nodeid < len(nodes)])
+            # Nothing is garbage here. But a full collection gives up what the interpreter keeps for new dicts and
+            # lists, and these few keep nearly all memory around them from going back to the system.
+            gc.collect()
+        self.shrink_at = max(_SHRINK_FROM, len(nodes) - known // 4)
 
     def open(self, file: File) -> int:
         """A handle for `file`."""

@@ -12,7 +12,19 @@ from stat import S_IFCHR, S_IFDIR, S_IFMT, S_IFREG
 
 from unionfs.layer import verbs
 from unionfs.union import marks
-from unionfs.union.merge import DT_CHR, INO_SHIFT, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE, WHITEOUT, Names, merge, pack
+from unionfs.union.merge import (
+    DT_CHR,
+    FIRST_OFFSET,
+    INO_SHIFT,
+    LAYER_MASK,
+    LAYER_SHIFT,
+    LOWER,
+    TYPE,
+    WHITEOUT,
+    Names,
+    merge,
+    pack,
+)
 from unionfs.union.node import NOWHERE, UPPER, Dir, Node
 from unionfs.union.parts import resolve
 
@@ -295,8 +307,17 @@ def readdir(stack: Stack, directory: Dir, offset: int) -> Iterator[tuple[bytes, 
     """
     if offset < 0:
         raise OSError(EINVAL, os.strerror(EINVAL))
-    for name, value, after in names(stack, directory).entries_from(offset):
+    listing = names(stack, directory)
+    if offset <= FIRST_OFFSET:
+        listing.readers += 1
+    at_end = True
+    for name, value, after in listing.entries_from(offset):
+        at_end = False
         yield name, listed_number(stack, directory, name, value), value & TYPE, after
+    if at_end:
+        listing.readers -= 1
+        if listing.readers <= 0 and not listing.changed and len(directory.layers) == 1:
+            stack.drop_listing(directory)  # lookups do not need it, and most directories are listed once
 
 
 def require(stack: Stack, directory: Dir, name: bytes) -> Node:

@@ -48,9 +48,11 @@ class Names:
     cookies   offset of each name in `order`, where it is no longer its position (after compaction)
     end       how much of `order` is shown: what there was when someone last began to list, so that listing a directory
               ends although files are made in it meanwhile
+    readers   how many began to list and have not come to the end
+    changed   it says what a second reading of the layers would not: its offsets must not be forgotten
     """
 
-    __slots__ = ("entries", "several", "order", "cookies", "end", "gone", "changed")
+    __slots__ = ("entries", "several", "order", "cookies", "end", "readers", "gone", "changed")
 
     def __init__(self, entries: dict[bytes, int], several: dict[bytes, list[int]]) -> None:
         self.entries = entries
@@ -58,6 +60,7 @@ class Names:
         self.order: list[bytes] | None = None
         self.cookies: list[int] | None = None
         self.end = 0
+        self.readers = 0
         self.gone = 0
         self.changed = False
 

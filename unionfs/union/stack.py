@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SHARED_WHITEOUT = b"#whiteout"  # in work, the inode that all whiteouts of the device form are links to
 _FOREIGN_BITS = 8  # inode numbers of layers on other file systems carry the number of theirs in the top bits
-_KEPT_NAMES = 400_000  # names in listings that are kept although they could be read again, about 60 MB
+_KEPT_NAMES = 100_000  # names in listings that are kept although they could be read again, about 14 MB
 _LISTING_ITSELF = 4  # names that a listing counts for besides its own
 
 
@@ -222,8 +222,7 @@ class Stack:
     def close_parts(self, directory: Dir) -> None:
         """Let go of all that is held for a directory which nobody knows any more: descriptors and listing."""
         self._close_fds(directory)
-        self._listed_names -= self._listed.pop(directory, 0)
-        directory.listing = None
+        self.drop_listing(directory)
 
     def keep_within_limit(self) -> None:
         """`trim` where there are too many."""
@@ -261,12 +260,18 @@ class Stack:
         for directory, count in list(self._listed.items()):
             if self._listed_names <= _KEPT_NAMES * 3 // 4 or directory is newest:
                 break
-            del self._listed[directory]
-            self._listed_names -= count
             # The offsets of a changed listing are not those that a second reading would give: it stays as long as
             # its directory is known.
             if directory.listing is not None and not directory.listing.changed:
-                directory.listing = None
+                self.drop_listing(directory)
+            else:
+                del self._listed[directory]
+                self._listed_names -= count
+
+    def drop_listing(self, directory: Dir) -> None:
+        """Forget a directory's content; it is read again when someone asks."""
+        self._listed_names -= self._listed.pop(directory, 0)
+        directory.listing = None
 
     # --- whiteout forms -----------------------------------------------------------------------------------------
 

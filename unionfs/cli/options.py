@@ -144,7 +144,10 @@ def _path(value: bytes) -> bytes:
 
 
 def id_map(value: bytes) -> list[tuple[int, int, int]]:
-    """`CID:HID:LEN…`, with or without a colon first: (id on the mount, id on disk, count) triples."""
+    """`CID:HID:LEN…`, with or without a colon first, as fuse-overlayfs reads it.
+
+    Gives (first id on disk, first id shown, count) triples.
+    """
     fields = value.removeprefix(b":").split(b":")
     if len(fields) % 3 or not all(field.isdigit() for field in fields):
         raise _BadValue(f"must be CONTAINER:HOST:LENGTH, once or more, not '{shown(value)}'")

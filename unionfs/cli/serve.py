@@ -7,6 +7,7 @@ import os
 from unionfs.cli import checks, lifeline, mounts, utab, watch
 from unionfs.cli.errors import CommandError
 from unionfs.union import ConfigError, Union
+from unionfs.union.owners import open_union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class _NoAgreement(Exception):
 def run(config: Config, mount: MountOptions, mountpoint: bytes, report: Report, log: Log) -> None:
     """Serve the stack at `mountpoint` until it is unmounted. Raises CommandError while nothing is mounted yet."""
     try:
-        union = Union(config)
+        union = open_union(config)
     except ConfigError as error:
         raise CommandError(str(error)) from None
     try:

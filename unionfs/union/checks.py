@@ -47,6 +47,9 @@ def check_options(config: Config) -> None:
         raise ConfigError("no layers: give lowerdir=DIR[:DIR…], and upperdir=DIR,workdir=DIR for a writable mount")
     if len(config.lower) + len(config.data) > LAYERS_MAX:
         raise ConfigError(f"{len(config.lower) + len(config.data)} lower layers; at most {LAYERS_MAX} are possible")
+    if config.xattr_permissions:
+        raise ConfigError("xattr_permissions=2 is not supported: owners and modes are shown as they are on disk; leave "
+                          "the option out (Podman: no force_mask in storage.conf)")
     if config.data and not config.lower:
         raise ConfigError("data-only layers (::DIR) need at least one ordinary lowerdir above them")
     if (config.upper is None) != (config.work is None):

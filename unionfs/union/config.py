@@ -27,7 +27,7 @@ class Config:
     volatile     never sync anything
     whiteout     device | xattr | aufs: the form of new whiteouts; auto: the first that the upper can hold
     acl, xattr   False: POSIX ACLs / all extended attributes are not supported on the mount
-    uid_map, gid_map   (id on the mount, id on disk, count) triples; empty: identity
+    uid_map, gid_map   (first id on disk, first id shown, count) triples, as in fuse-overlayfs; empty: as on disk
     squash_uid, squash_gid   every object shows this owner
     xattr_permissions  0, or 2: owner, mode and type live in `user.containers.override_stat`
     mountpoint   where it will be mounted, for the checks that a layer and the mount point do not contain each other

@@ -197,6 +197,12 @@ def drop_from_bounding_set(capability: int) -> None:
         raise _fail()
 
 
+def reset_securebits() -> None:
+    """Set-user-ID rules as usual again, for this thread and what it executes. EPERM without CAP_SETPCAP."""
+    if _prctl(PR_SET_SECUREBITS, 0, 0, 0, 0):
+        raise _fail()
+
+
 def pivot_root(new: bytes, old: bytes) -> None:
     """pivot_root(2); `new` has to be a mount point. ENOSYS where the C library has no such function."""
     function = getattr(_libc, "pivot_root", None)

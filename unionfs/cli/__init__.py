@@ -18,6 +18,7 @@ COMMANDS = {
     "umount": ("unionfs.cli.umount", "unmount it and wait until its daemon has ended"),
     "image": ("unionfs.cli.image", "container images: unpack, pack, inspect"),
     "run": ("unionfs.cli.run", "run a command in an image, in a throwaway writable layer"),
+    "tour": ("unionfs.cli.tour", "what layers are: experiments that make themselves"),
     "bench": ("unionfs.cli.bench", "how fast the engines of this machine are"),
     "install-helper": ("unionfs.cli.install_helper", "make `mount -t unionfs` work"),
 }

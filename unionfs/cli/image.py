@@ -22,6 +22,7 @@ ACTIONS = {
     "layers": ("image_show", "NAME", "what each layer adds, changes, removes and wastes"),
     "diff": ("image_show", "A B | LAYER", "what differs between two images, or what a writable layer changes"),
     "explain": ("image_show", "NAME PATH", "which layer a path comes from, and what it hides"),
+    "build": ("image_build", "[-t NAME] CONTEXT", "make an image from a Dockerfile"),
     "mount": ("image_work", "NAME MNT", "show an image's tree, read-only or with a writable layer"),
     "run": ("image_work", "NAME [CMD…]", "run a command in a throwaway writable layer"),
     "commit": ("image_work", "LAYER|MNT NEW", "make a writable layer the top layer of a new image"),

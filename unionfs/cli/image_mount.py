@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from contextlib import contextmanager
@@ -58,6 +59,9 @@ def start(store: Store | None, layers: list[Layer], request: Request, mountpoint
     def body(report: daemon.Report) -> None:
         from unionfs.cli import serve
 
+        # What the parent had open is closed here; an object of its that only the garbage collector would find must
+        # not close a descriptor of that number again.
+        gc.freeze()
         if request.with_parent:
             libc.die_with_parent(signal.SIGTERM)
         held = store.use(layers) if store is not None else []

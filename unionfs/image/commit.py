@@ -98,7 +98,7 @@ def add_layer(store: Store, directory: str, below: list[str]) -> str:
 class Draft:
     """An image in the making: a config, and the blobs of its layers."""
 
-    def __init__(self, base: Image | None) -> None:
+    def __init__(self, base: Image | Draft | None) -> None:
         self.blobs: list[str] = []
         self.config: dict[str, Any] = {
             "architecture": "", "os": "linux", "config": {},
@@ -114,7 +114,8 @@ class Draft:
             self.config.pop(key, None)
         self.config["config"] = self.config.get("config") or {}
         self.config["history"] = self.config.get("history") or []
-        self.blobs = [layer["digest"] for layer in base.manifest["layers"]]
+        self.blobs = list(base.blobs) if isinstance(base, Draft) else [
+            layer["digest"] for layer in base.manifest["layers"]]  # fmt: skip
 
     @property
     def diff_ids(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from unionfs.image import writable
+from unionfs.image.build import cache
 from unionfs.image.errors import NotFound
 from unionfs.image.store import chain_ids, hex_of
 from unionfs.image.trees import disk_usage, remove_tree
@@ -48,6 +49,7 @@ def collect(store: Store, *, wait: bool = True) -> Freed | None:
         if name not in blobs:
             freed.bytes += remove(store.path("blobs/sha256", name))
             freed.blobs += 1
+    cache.collect(store)
     return freed
 
 

@@ -44,17 +44,18 @@ NOT_FOUND, NOT_EXECUTABLE, FAILED = 127, 126, 125
 class Process:
     """What to run: argv, environment, working directory and user ("", "UID[:GID]", "NAME[:GROUP]") in the image."""
 
-    __slots__ = ("argv", "cwd", "env", "hostname", "stdin", "user")
+    __slots__ = ("argv", "cwd", "env", "hostname", "output", "stdin", "user")
 
     def __init__(
-        self, argv: list[str], env: dict[str, str], cwd: str = "", user: str = "", *, stdin: int = 0,
-        hostname: str = "unionfs",
+        self, argv: list[str], env: dict[str, str], cwd: str = "", user: str = "", *, hostname: str = "unionfs"
     ) -> None:  # fmt: skip
         self.argv = argv
         self.env = env
         self.cwd = cwd or "/"
         self.user = user
-        self.stdin = stdin
+        self.stdin = 0
+        """The descriptors that become its standard input and output."""
+        self.output = 1
         self.hostname = hostname
 
 
@@ -287,8 +288,8 @@ def _execute(process: Process, sending: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.umask(0o022)
-        if process.stdin:
-            os.dup2(process.stdin, 0)
+        os.dup2(process.stdin, 0)
+        os.dup2(process.output, 1)
         user = users.find(process.user)
         what = f"working directory {process.cwd}"
         os.makedirs(process.cwd, exist_ok=True)
@@ -311,6 +312,10 @@ def _execute(process: Process, sending: int) -> NoReturn:
 
 
 def _give_up_capabilities() -> None:
+    try:
+        libc.reset_securebits()     # a union in this process has changed them (COPY before RUN)
+    except PermissionError:
+        pass
     for capability in range(_CAPABILITY_BITS):
         if capability not in _CAPABILITIES:
             try:

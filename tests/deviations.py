@@ -8,6 +8,7 @@ from __future__ import annotations
 
 _LOWEST = "the kernel lists a directory of only one layer as it is on disk, whiteouts and all"
 _UNLINKED = "the kernel's overlayfs cannot copy up a lower file that was unlinked while open (EEXIST)"
+_COUNT = "removing one of several names of a lower file copies nothing, so its link count lasts until the next mount"
 _RACE = "libfuse knows a file by its path alone: an open that is overtaken by two replacements in a row gets ESTALE"
 
 DEVIATIONS: dict[tuple[str, str], str] = {
@@ -19,6 +20,10 @@ DEVIATIONS: dict[tuple[str, str], str] = {
     ("overlay", "test_unlinked_lower_file_is_changed_through_its_descriptor"): _UNLINKED,
     ("overlay", "test_unlinked_lower_file_reopened_for_writing"): _UNLINKED,
     ("overlay", "test_replaced_by_rename_while_open"): _UNLINKED,
+    ("unionfs", "test_count_after_unlink_of_a_lower_link_lasts"): _COUNT,
+    ("unionfs", "test_count_after_rename_over_a_lower_link_lasts"): _COUNT,
+    ("fusepy", "test_count_after_unlink_of_a_lower_link_lasts"): _COUNT,
+    ("fusepy", "test_count_after_rename_over_a_lower_link_lasts"): _COUNT,
     ("fusepy", "test_birth_time"): "libfuse's high-level API has no statx",
     ("fusepy", "test_in_a_removed_directory"): "libfuse 3 knows a directory by its path alone and says ESTALE",
     ("fusepy", "test_rename_and_open_of_one_name"): _RACE,

@@ -102,8 +102,16 @@ def test_rename_over_one_of_several_links(mount: Mount) -> None:
     assert fs.stat("d/a").st_nlink == 2
     assert fs.read("d/b") == b"other"
     fs.remount()
-    assert fs.stat("d/a").st_nlink == 2
+    assert fs.read("d/b") == b"other"
     assert fs.read("e/c") == b"shared"
+    assert fs.stat("d/a").st_ino == fs.stat("e/c").st_ino
+
+
+def test_count_after_rename_over_a_lower_link_lasts(mount: Mount) -> None:
+    fs = mount({**LINKED, "x": "other"})
+    os.rename(fs.path("x"), fs.path("d/b"))
+    fs.remount()
+    assert fs.stat("d/a").st_nlink == 2
 
 
 def test_rename_of_one_of_several_links(mount: Mount) -> None:

@@ -5,6 +5,7 @@ Straight on a `Union`, without a mount: here nothing but the core's own tables c
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.lib import layers
+from tests.lib.errors import fails
 from tests.lib.layers import Layer, build
-from unionfs.union import Config, Dir, Union
+from unionfs.union import Config, Dir, Node, Union
 from unionfs.union.merge import Names
 
 ROOT = (0, 0, 0o022)
@@ -158,3 +160,38 @@ def test_a_deep_tree_left_in_work_is_removed(unmounted: Unmounted, few_descripto
     chain(unmounted.base / "w/work", 3 * DEEP)
     unmounted.open()
     assert os.listdir(unmounted.base / "w/work") == []
+
+
+@pytest.mark.parametrize("verb", ["open", "listxattr", "getxattr", "readdir", "readlink", "chmod"])
+def test_descriptors_stay_bounded_without_lookups(unmounted: Unmounted, few_descriptors: None, verb: str) -> None:
+    """The kernel asks for a name once; after that work in any number of directories goes on without a lookup."""
+    union = unmounted.open({f"d{i}/{name}": entry for i in range(150) for name, entry in
+                            (("f", "x"), ("s", layers.Symlink("t")))})  # fmt: skip
+    with union.lock:
+        known: list[tuple[Dir, Node, Node]] = []
+        for i in range(150):
+            found = union.lookup(union.root, b"d%d" % i)
+            assert found is not None
+            directory = found[0]
+            assert isinstance(directory, Dir)
+            file, link = union.lookup(directory, b"f"), union.lookup(directory, b"s")
+            assert file is not None
+            assert link is not None
+            known.append((directory, file[0], link[0]))
+        for directory, regular, symlink in known:
+            if verb == "open":
+                union.release(union.open(regular, os.O_RDONLY))
+                opened = union.open(regular, os.O_RDONLY)
+                assert os.pread(opened.fileno(), 9, 0) == b"x"
+                union.release(opened)
+            elif verb == "listxattr":
+                assert union.listxattr(regular) == []
+            elif verb == "getxattr":
+                with fails(errno.ENODATA):
+                    union.getxattr(regular, b"user.none")
+            elif verb == "readdir":
+                assert len(list(union.readdir(directory, 0))) == 2
+            elif verb == "readlink":
+                assert union.readlink(symlink) == b"t"
+            else:
+                union.chmod(regular, 0o600)

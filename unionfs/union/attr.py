@@ -80,6 +80,7 @@ def getxattr(stack: Stack, node: Node, key: bytes) -> bytes:
     """
     if node.bare and key == _CAPABILITY:
         raise OSError(ENODATA, "no capabilities")
+    stack.keep_within_limit()
     return verbs.getxattr(*place(stack, node), _on_disk(stack, key))
 
 
@@ -87,6 +88,7 @@ def listxattr(stack: Stack, node: Node) -> list[bytes]:
     """Names as users see them; overlay's own marks are not among them."""
     if not stack.config.xattr:
         return []
+    stack.keep_within_limit()
     try:
         keys = verbs.listxattr(*place(stack, node))
     except OSError as error:

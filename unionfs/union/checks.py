@@ -42,7 +42,10 @@ def show(path: bytes) -> str:
 
 
 def check_options(config: Config) -> None:
-    """Combinations that mean nothing. Raises ConfigError."""
+    """Combinations that mean nothing, and a process that cannot work at all. Raises ConfigError."""
+    if not os.path.exists("/proc/self/fd"):
+        raise ConfigError("/proc is not mounted here, and unionfs reaches extended attributes through it: mount it "
+                          "with `mount -t proc proc /proc`")
     if not config.lower and config.upper is None:
         raise ConfigError("no layers: give lowerdir=DIR[:DIR…], and upperdir=DIR,workdir=DIR for a writable mount")
     if len(config.lower) + len(config.data) > LAYERS_MAX:

@@ -55,6 +55,7 @@ def copy_up(stack: Stack, node: Node) -> None:
     if node.layer == UPPER:
         return
     stack.require_writable()
+    stack.keep_within_limit()
     if node.is_dir:
         for directory in _not_in_upper(node):  # type: ignore[arg-type]
             stack.keep_within_limit()

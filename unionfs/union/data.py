@@ -63,6 +63,7 @@ def open_node(stack: Stack, node: Node, flags: int) -> File:
 
     An ordinary user's daemon opens at once, while the mode still permits it; root's waits until it is needed.
     """
+    stack.keep_within_limit()
     writing = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
     if writing:
         stack.require_writable()

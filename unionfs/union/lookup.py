@@ -227,6 +227,7 @@ def place(stack: Stack, node: Node) -> tuple[int, bytes]:
 
 def readlink(stack: Stack, node: Node) -> bytes:
     """The target of a symlink."""
+    stack.keep_within_limit()
     return verbs.readlink(*place(stack, node))
 
 
@@ -307,6 +308,7 @@ def readdir(stack: Stack, directory: Dir, offset: int) -> Iterator[tuple[bytes, 
     """
     if offset < 0:
         raise OSError(EINVAL, os.strerror(EINVAL))
+    stack.keep_within_limit()
     listing = names(stack, directory)
     if offset <= FIRST_OFFSET:
         listing.readers += 1

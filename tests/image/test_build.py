@@ -87,6 +87,14 @@ def loaded(saved: Path, store: Path) -> Path:
     return store
 
 
+@pytest.fixture(scope="module")
+def shared_store(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests that add nothing to it."""
+    place = tmp_path_factory.mktemp("shared") / "store"
+    unionfs("load", saved, store=place)
+    return place
+
+
 def build(store: Path, context: Path, dockerfile: str, *words: str, fails: int = 0) -> tuple[str, list[str]]:
     """(image id, the lines of the report), or ("", what it says) on failing."""
     (context / "Dockerfile").write_text(dockerfile)
@@ -149,7 +157,7 @@ def test_history_and_layers(loaded: Path, context: Path) -> None:
 
 def test_many_steps_in_one_process(loaded: Path, context: Path) -> None:
     """What one step leaves behind in the process must not reach the next one's mount or command."""
-    text = ("FROM base:1\nADD a.tar.gz /a/\nCOPY --chown=7:8 1.txt /b/c\nRUN true\nADD 1.txt /d\nUSER 5\n"
+    text = ("FROM base:1\nADD a.tar.gz /a/\nCOPY --chown=7:8 1.txt /b/c\nRUN chmod 1777 /tmp\nADD 1.txt /d\nUSER 5\n"
             "RUN cat /proc/self/status > /tmp/s; touch /tmp/file\n")  # fmt: skip
     build(loaded, context, text, "-t", "m:1")
     top = Path(image(loaded, "m:1").layers()[-1].diff, "tmp")
@@ -230,10 +238,10 @@ def test_from_scratch_is_reproducible(store: Path, context: Path) -> None:
     ("FROM base:1\nCOPY <<EOF /x\nEOF\n", "line 2: COPY: here-documents are not supported"),
     ("", "line 1: the Dockerfile has no instruction"),
 ])  # fmt: skip
-def test_mistakes_are_told_with_their_line(loaded: Path, context: Path, text: str, says: str) -> None:
-    said = build(loaded, context, text, fails=1)[1]
+def test_mistakes_are_told_with_their_line(shared_store: Path, context: Path, text: str, says: str) -> None:
+    said = build(shared_store, context, text, fails=1)[1]
     assert says in said[-1]
-    assert os.listdir(loaded / "tmp") == []
+    assert os.listdir(shared_store / "tmp") == []
 
 
 def test_lines_and_escapes() -> None:

@@ -277,6 +277,16 @@ def test_capabilities_go_when_content_or_owner_changes(mount: Mount, how: str) -
     assert "security.capability" not in os.listxattr(fs.path("f"))
 
 
+def test_root_keeps_setuid_when_writing_what_another_holds(mount: Mount) -> None:
+    fs = mount({"f": ""}, upper={"g": File("x", mode=0o4755)})
+    reader = os.open(fs.path("g"), os.O_RDONLY)
+    try:
+        fs.append("g", b"y")
+        assert fs.stat("g").st_mode & 0o7777 == 0o4755
+    finally:
+        os.close(reader)
+
+
 def test_chown_by_root_clears_setuid(mount: Mount) -> None:
     fs = mount({"f": File(b"x", mode=0o6755), "d": Dir(mode=0o2755)})
     os.chown(fs.path("f"), 1, 1)

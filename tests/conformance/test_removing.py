@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Mount
 from tests.lib.errors import fails
-from tests.lib.layers import Dir, File, Symlink, Whiteout
+from tests.lib.layers import XATTR, Dir, File, Symlink, Whiteout
 
 
 def test_unlink_of_a_lower_file_leaves_a_whiteout(mount: Mount) -> None:
@@ -216,3 +216,12 @@ def test_trailing_names(mount: Mount) -> None:
         os.rmdir(fs.path("d/.."))
     with fails(errno.ENOTDIR):
         os.stat(fs.path("f/"))
+
+
+def test_a_directory_of_whiteouts_in_xattr_form_is_empty(mount: Mount) -> None:
+    fs = mount({"d/f": Whiteout(XATTR), "d/g": Whiteout()}, {"d/f": "below", "d/g": "below"})
+    assert fs.ls("d") == []
+    os.rmdir(fs.path("d"))
+    assert fs.ls() == []
+    fs.remount()
+    assert fs.ls() == []

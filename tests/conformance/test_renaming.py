@@ -300,6 +300,19 @@ class TestFlags:
             assert names(settled(fs)) == ["b"]
 
 
+@pytest.mark.engines("overlay", "unionfs", "fusepy")
+def test_kernel_overlay_takes_no_upper_on_the_mount(mount: Mount) -> None:
+    """It tries whether RENAME_WHITEOUT leaves a device that it can see, and says that the mount is no upper."""
+    fs = mount({"up/x": "", "work/x": "", "low/f": ""}, stray_whiteouts=True)
+    with fails(errno.EINVAL):
+        kernel.mount(
+            "overlay", fs.path("low"), "overlay",
+            f"lowerdir={fs.lowers[0]}/low,upperdir={fs.path('up')},workdir={fs.path('work')}",
+        )  # fmt: skip
+    assert fs.ls("up") == ["x"]
+    assert fs.ls("work") == (["x"] if fs.engine == "overlay" else ["work", "x"])
+
+
 def test_renamed_directory_keeps_open_files_and_cwd(mount: Mount) -> None:
     fs = mount({"d/f": "x", "d/e/g": "y"}, {"d/e/h": "z"})
     fd = os.open(fs.path("d/e"), os.O_RDONLY | os.O_DIRECTORY)

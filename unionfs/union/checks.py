@@ -268,6 +268,15 @@ def _removed(fd: int, name: bytes) -> bool:
     return False
 
 
+def discard(fd: int, name: bytes) -> None:
+    """Remove what is left over in the work directory, if it can be: the next mount empties it in any case."""
+    try:
+        if verbs.exists(fd, name):
+            remove_tree(fd, name)
+    except OSError:
+        pass
+
+
 def probe(work_fd: int, upper: Layer, names: Marks, config: Config) -> Abilities:
     """Try out on real files what the upper file system can do. Raises ConfigError where it cannot be an upper."""
     able = Abilities()

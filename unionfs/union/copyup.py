@@ -14,7 +14,7 @@ from stat import S_IFLNK, S_IFREG
 from unionfs.layer import verbs
 from unionfs.union import marks
 from unionfs.union.copying import copy_attributes, copy_bytes
-from unionfs.union.lookup import place
+from unionfs.union.lookup import place, remember_links, upper_key
 from unionfs.union.merge import DT_DIR, LAYER_MASK, LAYER_SHIFT, LOWER, TYPE
 from unionfs.union.metacopy import find_data
 from unionfs.union.node import HERE, NOWHERE, UNKNOWN, UPPER, Dir, Node
@@ -152,7 +152,10 @@ def put_quietly(stack: Stack, directory: Dir, verb: Callable[[int, bytes, int, b
     target = stack.part_fd(directory, UPPER)
     before = os.stat(target)
     verb(fd, name, target, new_name)
-    verbs.set_times(target, b".", before)
+    try:
+        verbs.set_times(target, b".", before)
+    except OSError:
+        pass  # the object is there, which is what was asked for
 
 
 # --- everything else -----------------------------------------------------------------------------------------------
@@ -287,6 +290,8 @@ def _put_in_place(stack: Stack, node: Node, made: _Made, mark: bytes) -> None:
         if entry and stack.index is not None:
             stack.index.drop(entry)
         raise
+    if node.names is not None:
+        remember_links(stack, node, upper_key(verbs.stat(stack.part_fd(node.parent, UPPER), node.name)))
     _note_entry(node.parent, node.name)
 
 

@@ -16,7 +16,7 @@ from unionfs.layer import verbs
 from unionfs.union import checks, marks, whiteout
 from unionfs.union.copyup import copy_up, keep_lower_path, set_impure
 from unionfs.union.data import File
-from unionfs.union.lookup import check_name, entry, is_whiteout, place, stat
+from unionfs.union.lookup import check_name, entry, is_whiteout, place, remember_links, stat, upper_key
 from unionfs.union.merge import LOWER, TYPE, WHITEOUT, Names
 from unionfs.union.node import HERE, NOWHERE, UPPER, Dir, Node
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Made = tuple[Node, os.stat_result]
 
 _DEFAULT_ACL = b"system.posix_acl_default"
+_STAGE = b"#stage"
 # A listing of a new directory is kept from the start, since it is known to be empty; beyond this many names it is
 # only read again when someone lists the directory.
 _KNOWN_NAMES = 50_000
@@ -39,18 +40,15 @@ def mknod(stack: Stack, directory: Dir, name: bytes, mode: int, rdev: int, who: 
     """A file, FIFO, socket or device. EPERM for device 0:0, which would be a whiteout."""
     if S_IFMT(mode) == S_IFCHR and rdev == marks.WHITEOUT_RDEV:
         raise OSError(EPERM, os.strerror(EPERM), name)
-    _make(stack, directory, name, who, lambda fd, at: verbs.mknod(fd, at, mode, rdev))
-    return _born(stack, directory, name)
+    return _new(stack, directory, name, who, lambda fd, at: verbs.mknod(fd, at, mode, rdev))[:2]
 
 
 def symlink(stack: Stack, directory: Dir, name: bytes, target: bytes, who: Who) -> Made:
-    _make(stack, directory, name, who, lambda fd, at: verbs.symlink(fd, at, target))
-    return _born(stack, directory, name)
+    return _new(stack, directory, name, who, lambda fd, at: verbs.symlink(fd, at, target))[:2]
 
 
 def mkdir(stack: Stack, directory: Dir, name: bytes, mode: int, who: Who) -> Made:
-    covered = _make(stack, directory, name, who, lambda fd, at: verbs.mkdir(fd, at, mode), is_dir=True)
-    node, st = _born(stack, directory, name)
+    node, st, covered = _new(stack, directory, name, who, lambda fd, at: verbs.mkdir(fd, at, mode), is_dir=True)
     node.opaque = covered  # type: ignore[attr-defined]
     return node, st
 
@@ -60,12 +58,17 @@ def create(stack: Stack, directory: Dir, name: bytes, mode: int, flags: int,
     """A regular file, open. EEXIST where the name is taken."""
     opened = NOWHERE
 
-    def make(fd: int, at: bytes) -> None:
+    def make(fd: int, at: bytes) -> int:
         nonlocal opened
         opened = verbs.open_file(fd, at, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+        return opened
 
-    _make(stack, directory, name, who, make)
-    node, st = _born(stack, directory, name, opened)
+    try:
+        node, st, _covered = _new(stack, directory, name, who, make)
+    except BaseException:
+        if opened >= 0:
+            os.close(opened)
+        raise
     return node, st, File.adopt(stack, node, flags, opened)
 
 
@@ -88,19 +91,30 @@ def link(stack: Stack, node: Node, directory: Dir, name: bytes) -> os.stat_resul
     copy_up(stack, node)
     keep_lower_path(stack, node)
     copy_up(stack, directory)
-    fd = stack.part_fd(directory, UPPER)
-    if value & WHITEOUT:
-        made = stack.temp_name()
-        verbs.link(*place(stack, node), stack.work_fd, made)
-        whiteout.cover(stack, made, fd, name, is_dir=False)
-    else:
-        verbs.link(*place(stack, node), fd, name)
-    _settle_links(stack, node, directory, name)
-    _note(stack, directory, name, node)
     st = stat(stack, node)
     if node.ino != stack.inode_number(UPPER, st.st_ino):
         set_impure(stack, directory)
-    return st
+    try:
+        _link_on_disk(stack, node, stack.part_fd(directory, UPPER), name, bool(value & WHITEOUT))
+        _settle_links(stack, node, directory, name)
+        _note(stack, directory, name, node)
+        return stat(stack, node)
+    except BaseException:
+        stack.drop_listing(directory)
+        raise
+
+
+def _link_on_disk(stack: Stack, node: Node, fd: int, name: bytes, over_whiteout: bool) -> None:
+    if not over_whiteout:
+        verbs.link(*place(stack, node), fd, name)
+        return
+    made = stack.temp_name()
+    verbs.link(*place(stack, node), stack.work_fd, made)
+    try:
+        whiteout.cover(stack, made, fd, name, is_dir=False)
+    except BaseException:
+        checks.discard(stack.work_fd, made)
+        raise
 
 
 def _settle_links(stack: Stack, node: Node, directory: Dir, name: bytes) -> None:
@@ -111,7 +125,7 @@ def _settle_links(stack: Stack, node: Node, directory: Dir, name: bytes) -> None
         node.names = {(node.parent, node.name)}
     if node.names is not None:
         node.names.add((directory, name))
-        stack.hard_links[node.ino] = node
+        remember_links(stack, node, upper_key(stat(stack, node)))
     if node.links >= 0:
         node.links += 1
         if stack.index is not None:
@@ -136,47 +150,70 @@ def _free_name(stack: Stack, directory: Dir, name: bytes) -> int:
     return value
 
 
-def _make(stack: Stack, directory: Dir, name: bytes, who: Who, make: Callable[[int, bytes], None],
-          is_dir: bool = False) -> bool:
-    """Run `make(fd, name)` as the caller, in place or over a whiteout. Returns whether it went over a whiteout."""
+def _new(stack: Stack, directory: Dir, name: bytes, who: Who, make: Callable[[int, bytes], int | None],
+         is_dir: bool = False) -> tuple[Node, os.stat_result, bool]:
+    """Run `make(fd, name)` as the caller; it may return a descriptor on what it made. And whether it covers a whiteout.
+
+    Where that fails half-way the directory is read again: memory and disk say the same.
+    """
     value = _free_name(stack, directory, name)
     if directory.layer != UPPER:
         copy_up(stack, directory)
-    fd = stack.part_fd(directory, UPPER)
-    if not value & (WHITEOUT | LOWER):
-        try:
-            _as_caller(stack, who, lambda: make(fd, name))
-            return False
-        except FileExistsError:
-            if not is_whiteout(stack, fd, name, verbs.stat(fd, name)):
-                raise
-    _make_over_whiteout(stack, fd, name, who, make, is_dir)
-    return True
-
-
-def _make_over_whiteout(stack: Stack, fd: int, name: bytes, who: Who, make: Callable[[int, bytes], None],
-                        is_dir: bool) -> None:
-    made = stack.temp_name()
-    stage = _stage_like(stack, fd)
     try:
-        try:
-            _as_caller(stack, who, lambda: make(stage, made))
-            if stage != stack.work_fd:
-                verbs.rename(stage, made, stack.work_fd, made)
-        finally:
-            if stage != stack.work_fd:
-                _unstage(stack, stage)
-        if is_dir:
-            whiteout.set_opaque(stack, stack.work_fd, made)
-        whiteout.cover(stack, made, fd, name, is_dir)
+        opened, covered = _make(stack, directory, name, value, who, make, is_dir)
+        return *_born(stack, directory, name, opened), covered
     except BaseException:
-        if verbs.exists(stack.work_fd, made):
-            checks.remove_tree(stack.work_fd, made)
+        stack.drop_listing(directory)
         raise
 
 
-def _stage_like(stack: Stack, fd: int) -> int:
-    """A directory in work where new objects inherit what they would in `fd`; work itself if that is nothing."""
+def _make(stack: Stack, directory: Dir, name: bytes, value: int, who: Who, make: Callable[[int, bytes], int | None],
+          is_dir: bool) -> tuple[int | None, bool]:
+    """In place or over a whiteout: (what `make` returned, whether it went over a whiteout)."""
+    fd = stack.part_fd(directory, UPPER)
+    if not value & (WHITEOUT | LOWER):
+        try:
+            return _as_caller(stack, who, lambda: make(fd, name)), False
+        except FileExistsError:
+            if not is_whiteout(stack, fd, name, verbs.stat(fd, name)):
+                raise
+    return _make_over_whiteout(stack, fd, name, who, make, is_dir), True
+
+
+def _make_over_whiteout(stack: Stack, fd: int, name: bytes, who: Who, make: Callable[[int, bytes], int | None],
+                        is_dir: bool) -> int | None:
+    made = stack.temp_name()
+    try:
+        opened = _make_staged(stack, fd, made, who, make)
+        if is_dir:
+            whiteout.set_opaque(stack, stack.work_fd, made)
+        whiteout.cover(stack, made, fd, name, is_dir)
+        return opened
+    except BaseException:
+        checks.discard(stack.work_fd, made)
+        raise
+
+
+def _make_staged(stack: Stack, fd: int, made: bytes, who: Who, make: Callable[[int, bytes], int | None]) -> int | None:
+    """Make it in work, with what it inherits from the directory `fd`."""
+    inherited = _inherited(fd)
+    if inherited is None:
+        return _as_caller(stack, who, lambda: make(stack.work_fd, made))
+    verbs.mkdir(stack.work_fd, _STAGE, 0o700)
+    stage = NOWHERE
+    try:
+        stage = _dress_stage(stack, *inherited)
+        opened = _as_caller(stack, who, lambda: make(stage, made))
+        verbs.rename(stage, made, stack.work_fd, made)
+        return opened
+    finally:
+        if stage >= 0:
+            os.close(stage)
+        checks.discard(stack.work_fd, _STAGE)
+
+
+def _inherited(fd: int) -> tuple[os.stat_result, bytes | None] | None:
+    """The directory's stat and default ACL, None where new objects inherit nothing from it."""
     st = os.stat(fd)
     acl = None
     try:
@@ -184,20 +221,20 @@ def _stage_like(stack: Stack, fd: int) -> int:
     except OSError as error:
         if error.errno not in (ENODATA, EOPNOTSUPP):
             raise
-    if acl is None and not st.st_mode & S_ISGID:
-        return stack.work_fd
-    verbs.mkdir(stack.work_fd, b"#stage", 0o700)
-    stage = verbs.open_dir(stack.work_fd, b"#stage")
-    verbs.chown(stage, b"", -1, st.st_gid)
-    verbs.chmod(stage, b"", 0o700 | st.st_mode & S_ISGID)
-    if acl is not None:
-        verbs.setxattr(stage, b"", _DEFAULT_ACL, acl)
+    return None if acl is None and not st.st_mode & S_ISGID else (st, acl)
+
+
+def _dress_stage(stack: Stack, st: os.stat_result, acl: bytes | None) -> int:
+    stage = verbs.open_dir(stack.work_fd, _STAGE)
+    try:
+        verbs.chown(stage, b"", -1, st.st_gid)
+        verbs.chmod(stage, b"", 0o700 | st.st_mode & S_ISGID)
+        if acl is not None:
+            verbs.setxattr(stage, b"", _DEFAULT_ACL, acl)
+    except BaseException:
+        os.close(stage)
+        raise
     return stage
-
-
-def _unstage(stack: Stack, stage: int) -> None:
-    os.close(stage)
-    verbs.rmdir(stack.work_fd, b"#stage")
 
 
 def _as_caller(stack: Stack, who: Who, make: Callable[[], _R]) -> _R:
@@ -220,8 +257,8 @@ def _as_caller(stack: Stack, who: Who, make: Callable[[], _R]) -> _R:
 
 # --- remembering ----------------------------------------------------------------------------------------------------
 
-def _born(stack: Stack, directory: Dir, name: bytes, opened: int = NOWHERE) -> Made:
-    st = os.fstat(opened) if opened >= 0 else verbs.stat(stack.part_fd(directory, UPPER), name)
+def _born(stack: Stack, directory: Dir, name: bytes, opened: int | None) -> Made:
+    st = os.fstat(opened) if opened is not None else verbs.stat(stack.part_fd(directory, UPPER), name)
     ino, kind = stack.inode_number(UPPER, st.st_ino), S_IFMT(st.st_mode)
     if kind == S_IFDIR:
         node: Node = Dir(ino, [UPPER], {}, directory, name)

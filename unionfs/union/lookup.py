@@ -177,13 +177,19 @@ def _node_of(stack: Stack, directory: Dir, name: bytes, layer: int, st: os.stat_
         ino = stack.origin_number(fd, name) or ino
     if st.st_nlink == 1:
         return Node(ino, kind, layer, directory, name)
-    node = stack.hard_links.get(ino)
+    key = ino if layer != UPPER else upper_key(st)
+    node = stack.hard_links.get(key)
     if node is None:
         node = stack.indexed_node(directory, name, layer, ino, kind, fd) or Node(ino, kind, layer, directory, name)
-        stack.hard_links[ino] = node
-        node.names = set()
+        if node.layer == UPPER != layer:  # the index leads to an inode that may be known by a name in the upper
+            real = upper_key(stat(stack, node))
+            node = stack.hard_links.get(real, node)
+            remember_links(stack, node, real)
+        remember_links(stack, node, key)
         if node.layer != UPPER and ino in stack.hidden_links:
             node.links = st.st_nlink - stack.hidden_links[ino]
+        if node.names is None:
+            node.names = set()
     if node.names is None:
         node.names = {(node.parent, node.name)}
     node.names.add((directory, name))
@@ -193,6 +199,18 @@ def _node_of(stack: Stack, directory: Dir, name: bytes, layer: int, st: os.stat_
             os.close(node.fd)
             node.fd = NOWHERE
     return node
+
+
+def upper_key(st: os.stat_result) -> int:
+    """How `hard_links` names an inode of the upper. Not by the number shown: that comes from a mark, which may lie."""
+    return ~st.st_ino
+
+
+def remember_links(stack: Stack, node: Node, key: int) -> None:
+    """Other names of the inode lead to this node."""
+    if stack.hard_links.get(key) is not node:
+        stack.hard_links[key] = node
+        stack.link_keys.setdefault(node, []).append(key)
 
 
 def stat(stack: Stack, node: Node) -> os.stat_result:
@@ -270,8 +288,9 @@ def _drop(stack: Stack, node: Node) -> None:
         if place_dir.children.get(name) is node:
             del place_dir.children[name]
         above.append(place_dir)
-    if node.names is not None and stack.hard_links.get(node.ino) is node:
-        del stack.hard_links[node.ino]
+    for key in stack.link_keys.pop(node, ()):
+        if stack.hard_links.get(key) is node:
+            del stack.hard_links[key]
     if node.fd >= 0:
         os.close(node.fd)
         node.fd = NOWHERE

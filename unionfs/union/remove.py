@@ -44,10 +44,10 @@ def unlink(stack: Stack, directory: Dir, name: bytes) -> None:
         if undo is not None:
             os.close(undo)
         raise
-    if node is not None:
-        detach(stack, node, directory, name, undo)
     if directory.listing is not None:
         directory.listing.remove(name)
+    if node is not None:
+        detach(stack, node, directory, name, undo)
 
 
 def rmdir(stack: Stack, directory: Dir, name: bytes) -> None:

@@ -11,7 +11,7 @@ from errno import EEXIST, EINVAL, EISDIR, ENOENT, ENOTDIR, EXDEV
 
 from unionfs.layer import verbs
 from unionfs.libc import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
-from unionfs.union import marks, whiteout
+from unionfs.union import checks, marks, whiteout
 from unionfs.union.copyup import copy_up, keep_lower_path, link_up, set_impure
 from unionfs.union.lookup import check_name, entry, lookup, require
 from unionfs.union.merge import LOWER, WHITEOUT
@@ -71,16 +71,17 @@ def _move(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node | N
         if held is not None:
             os.close(held)
         raise
-    if target is not None:
-        if target.is_dir:
+    try:
+        if target is not None and target.is_dir:
             bury(stack, target, new_dir, new)  # type: ignore[arg-type]
-        else:
+        elif target is not None:
             detach(stack, target, new_dir, new, held)
-    old_dir.children.pop(old, None)
-    if old_dir.listing is not None:
-        old_dir.listing.remove(old, whiteout_asked)
-    _rename_node(source, old_dir, old, new_dir, new)
-    _list(new_dir, new, source)
+    finally:
+        old_dir.children.pop(old, None)
+        if old_dir.listing is not None:
+            old_dir.listing.remove(old, whiteout_asked)
+        _rename_node(source, old_dir, old, new_dir, new)
+        _list(new_dir, new, source)
 
 
 def _check_replaceable(stack: Stack, source: Node, target: Node, name: bytes) -> None:
@@ -98,6 +99,15 @@ def _clear_target(stack: Stack, target: Node | None, fd: int, name: bytes) -> No
         part = stack.part_fd(target, UPPER)  # type: ignore[arg-type]
         if next(verbs.scan(part), None) is not None:
             whiteout.clear(stack, fd, name)
+            _cleared(stack, target)  # type: ignore[arg-type]
+
+
+def _cleared(stack: Stack, directory: Dir) -> None:
+    """Its upper part is another directory now, and the only one."""
+    stack.close_parts(directory)
+    directory.layers[:] = [UPPER]
+    directory.paths.clear()
+    directory.opaque, directory.redirect = True, b""
 
 
 def _move_on_disk(stack: Stack, source: Node, old_fd: int, old: bytes, new_fd: int, new: bytes, needs_whiteout: bool,
@@ -105,7 +115,7 @@ def _move_on_disk(stack: Stack, source: Node, old_fd: int, old: bytes, new_fd: i
     if source.is_dir and over_whiteout and stack.abilities.whiteout != "aufs":
         verbs.rename(old_fd, old, new_fd, new, RENAME_EXCHANGE)  # the whiteout goes where the directory was
         if not needs_whiteout:
-            verbs.unlink(old_fd, old)
+            checks.discard(old_fd, old)
     elif needs_whiteout and stack.abilities.rename_whiteout:
         verbs.rename(old_fd, old, new_fd, new, RENAME_WHITEOUT)
         whiteout.count(stack, old)
@@ -114,7 +124,15 @@ def _move_on_disk(stack: Stack, source: Node, old_fd: int, old: bytes, new_fd: i
         if over_whiteout:
             whiteout.lift(stack, new_fd, new)
         if needs_whiteout:
-            whiteout.put(stack, old_fd, old)
+            _put_or_move_back(stack, old_fd, old, new_fd, new)
+
+
+def _put_or_move_back(stack: Stack, old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
+    try:
+        whiteout.put(stack, old_fd, old)
+    except BaseException:
+        verbs.rename(new_fd, new, old_fd, old)
+        raise
 
 
 def _exchange(stack: Stack, source: Node, old_dir: Dir, old: bytes, target: Node, new_dir: Dir, new: bytes) -> None:

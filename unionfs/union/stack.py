@@ -32,8 +32,8 @@ class Stack:
 
     layers      by index: 0 the upper (if any), 1… the lowers from the top, then the data-only ones
     bottom      index of the last lower that takes part in merging; deepest: of the last, data-only ones included
-    hard_links  shown inode number → node, for files with several names; hidden_links: how many of a lower file's
-                names this mount has removed
+    hard_links  inode → node, for files with several names: lower ones by the number shown, upper ones by upper_key();
+                link_keys: node → its keys there; hidden_links: how many of a lower file's names this mount has removed
     """
 
     def __init__(self, config: Config) -> None:
@@ -43,6 +43,7 @@ class Stack:
         self.layers: dict[int, Layer] = {}
         self.held: list[int] = []  # descriptors that keep the locks on upper and work
         self.hard_links: dict[int, Node] = {}
+        self.link_keys: dict[Node, list[int]] = {}
         self.hidden_links: dict[int, int] = {}
         self.counters = dict.fromkeys(("copy_ups", "copied_bytes", "whiteouts", "merges"), 0)
         self.emit: Callable[..., None] | None = None

@@ -29,8 +29,7 @@ def put(stack: Stack, fd: int, name: bytes) -> None:
         _touch(fd, marks.AUFS_PREFIX + name)
     else:
         announce(stack, fd)
-        made = _xattr_form(stack)
-        verbs.rename(stack.work_fd, made, fd, name)
+        _exchange_or_move(stack, _xattr_form(stack), fd, name, exchange=False)
     count(stack, name)
 
 
@@ -47,11 +46,7 @@ def replace(stack: Stack, fd: int, name: bytes, is_dir: bool) -> None:
         else:
             announce(stack, fd)
             made = _xattr_form(stack)
-        if is_dir:
-            swap(stack, made, fd, name)
-            checks.remove_tree(stack.work_fd, made)
-        else:
-            verbs.rename(stack.work_fd, made, fd, name)
+        _exchange_or_move(stack, made, fd, name, is_dir)
     count(stack, name)
 
 
@@ -67,7 +62,7 @@ def remove(stack: Stack, fd: int, name: bytes, is_dir: bool) -> None:
             raise
         made = stack.temp_name()
         verbs.rename(fd, name, stack.work_fd, made)
-        checks.remove_tree(stack.work_fd, made)
+        checks.discard(stack.work_fd, made)
 
 
 def lift(stack: Stack, fd: int, name: bytes) -> None:
@@ -85,24 +80,40 @@ def cover(stack: Stack, made: bytes, fd: int, name: bytes, is_dir: bool) -> None
     if stack.abilities.whiteout == "aufs":
         verbs.rename(stack.work_fd, made, fd, name)
         lift(stack, fd, name)
-    elif is_dir:
-        swap(stack, made, fd, name)
-        verbs.unlink(stack.work_fd, made)
     else:
-        verbs.rename(stack.work_fd, made, fd, name)
+        _exchange_or_move(stack, made, fd, name, is_dir)
+
+
+def _exchange_or_move(stack: Stack, made: bytes, fd: int, name: bytes, exchange: bool) -> None:
+    """An object in work takes the place of one in the upper. exchange: one of them is a directory and the other not.
+
+    Done once the name has changed hands: what fails after that only leaves something in work.
+    """
+    try:
+        if exchange:
+            swap(stack, made, fd, name)
+        else:
+            verbs.rename(stack.work_fd, made, fd, name)
+    except BaseException:
+        checks.discard(stack.work_fd, made)
+        raise
+    if exchange:
+        checks.discard(stack.work_fd, made)
 
 
 def clear(stack: Stack, fd: int, name: bytes) -> None:
     """Make an upper directory that holds only whiteouts really empty, and opaque instead, in one step."""
     made = stack.temp_name()
     verbs.mkdir(stack.work_fd, made, 0o700)
-    st = verbs.stat(fd, name)
-    verbs.chown(stack.work_fd, made, st.st_uid, st.st_gid)
-    verbs.chmod(stack.work_fd, made, S_IMODE(st.st_mode))
-    copy_xattrs(stack, fd, name, stack.work_fd, made)
-    set_opaque(stack, stack.work_fd, made)
-    swap(stack, made, fd, name)
-    checks.remove_tree(stack.work_fd, made)
+    try:
+        st = verbs.stat(fd, name)
+        verbs.chown(stack.work_fd, made, st.st_uid, st.st_gid)
+        verbs.chmod(stack.work_fd, made, S_IMODE(st.st_mode))
+        copy_xattrs(stack, fd, name, stack.work_fd, made)
+        set_opaque(stack, stack.work_fd, made)
+        swap(stack, made, fd, name)
+    finally:
+        checks.discard(stack.work_fd, made)
 
 
 def swap(stack: Stack, made: bytes, fd: int, name: bytes) -> None:

@@ -211,7 +211,7 @@ class Side:
                 for entry in more:
                     seen.append(entry.name)
                     if entry.type not in (4, 0):
-                        os.unlink(os.fsencode(self.fs.path(path)) + b"/" + entry.name)
+                        os.unlink(entry.name, dir_fd=fd)  # the path may lead through a symlink that goes, too
         finally:
             os.close(fd)
         return sorted(seen)

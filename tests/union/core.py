@@ -22,7 +22,10 @@ View = dict[bytes, dict[str, object]]
 
 
 class Core:
-    """The layers on disk and an open Union on them. options: further fields of Config."""
+    """The layers on disk and an open Union on them. options: further fields of Config.
+
+    stray_whiteouts: the upper is described with whiteouts of nothing.
+    """
 
     def __init__(
         self,
@@ -30,9 +33,10 @@ class Core:
         lowers: Sequence[Layer],
         upper: Layer | None = None,
         data: Sequence[Layer] = (),
+        stray_whiteouts: bool = False,
         **options: object,
     ) -> None:
-        self.base, self.options = base, options
+        self.base, self.options, self.stray_whiteouts = base, options, stray_whiteouts
         self.lowers = [str(base / f"l{i}") for i in range(len(lowers))]
         self.data = [str(base / f"d{i}") for i in range(len(data))]
         self.upper, self.work = str(base / "u"), str(base / "w")
@@ -86,7 +90,8 @@ class Core:
 
     def faults(self) -> list[str]:
         """Of the layers on disk, once nothing has them open."""
-        found = stackcheck.check(self.lowers + self.data, self.upper, self.work)
+        stray = self.stray_whiteouts
+        found = stackcheck.check(self.lowers + self.data, self.upper, self.work, stray_whiteouts=stray)
         for path, before in zip(self.lowers + self.data, self.before, strict=True):
             found += tree.diff(before, tree.snapshot(path, exact=True), names="before after")
         return found

@@ -287,6 +287,14 @@ def test_root_keeps_setuid_when_writing_what_another_holds(mount: Mount) -> None
         os.close(reader)
 
 
+def test_chown_that_leaves_both_owners_clears_setuid(mount: Mount) -> None:
+    fs = mount({"f": File("x", mode=0o4755), "g": File("x", mode=0o2755)})
+    os.chown(fs.path("f"), -1, -1)
+    with open(fs.path("g"), "rb") as file:
+        os.fchown(file.fileno(), -1, -1)
+    assert [fs.stat(name).st_mode & 0o7777 for name in ("f", "g")] == [0o755, 0o755]
+
+
 def test_chown_by_root_clears_setuid(mount: Mount) -> None:
     fs = mount({"f": File(b"x", mode=0o6755), "d": Dir(mode=0o2755)})
     os.chown(fs.path("f"), 1, 1)

@@ -57,7 +57,8 @@ def setattr_(
     union = desk.union
     if valid & FATTR_SIZE:
         union.truncate(node, size, desk.files.get(fh) if valid & FATTR_FH else None)
-    if valid & (FATTR_UID | FATTR_GID):
+    # Where nothing is asked for it is a chown(2) that leaves both owners; set-id bits go all the same.
+    if valid & (FATTR_UID | FATTR_GID) or not valid & ~FATTR_FH:
         union.chown(node, uid if valid & FATTR_UID else _LEAVE, gid if valid & FATTR_GID else _LEAVE)
     if valid & FATTR_KILL_SUIDGID:
         union.kill_priv(node)

@@ -39,14 +39,16 @@ def _id(value: object) -> str:
     return value.form if isinstance(value, Whiteout) else _NAMES.get(id(value), "none")
 
 
-@pytest.mark.parametrize("form", [None, *FORMS], ids=_id)
+@pytest.mark.parametrize("form", [None, FILE, *FORMS], ids=_id)
 @pytest.mark.parametrize("low", [None, FILE, LINK, DIRECTORY], ids=_id)
 @pytest.mark.parametrize("top", [None, FILE, LINK, DIRECTORY], ids=_id)
 def test_three_lowers(tmp_path: Path, top: Entry | None, form: Entry | None, low: Entry | None) -> None:
-    """n in a lower, a whiteout or nothing in the one below it, n again below that."""
+    """n in a lower; a whiteout, a file or nothing in the one below it; n again below that."""
     types = {id(FILE): DT_REG, id(LINK): DT_LNK, id(DIRECTORY): DT_DIR}
     if top is not None:
         expected: tuple[int, int] | None = (types[id(top)], 1)
+    elif form is FILE:
+        expected = (DT_REG, 2)
     else:
         expected = (types[id(low)], 3) if low is not None and form is None else None
     merges = top is DIRECTORY and low is DIRECTORY and form is None

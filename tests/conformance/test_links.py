@@ -64,6 +64,17 @@ def test_count_after_unlink_of_a_lower_link_lasts(mount: Mount) -> None:
     assert {fs.stat(name).st_nlink for name in ("d/b", "e/c")} == {2}
 
 
+def test_count_when_the_only_copied_name_goes_first(mount: Mount) -> None:
+    fs = mount({"d/a": "shared", "d/b": Link("d/a"), "e/c": Link("d/a"), "e/d": Link("d/a")})
+    fs.tree()
+    os.chmod(fs.path("e/d"), 0o600)
+    for left, name in ((3, "d/a"), (2, "d/b"), (1, "e/c")):
+        os.unlink(fs.path(name))
+        assert fs.stat("e/d").st_nlink == left
+    fs.remount()
+    assert fs.stat("e/d").st_nlink == 1
+
+
 def test_link_to_a_lower_file(mount: Mount) -> None:
     fs = mount({"d/f": File("x", mode=0o600, uid=4)})
     ino = fs.stat("d/f").st_ino

@@ -124,6 +124,23 @@ def test_counts_of_an_indexed_file(tmp_path: Path) -> None:
         assert _indexed(core) == []
 
 
+def test_an_indexed_file_without_a_name_in_the_upper(tmp_path: Path) -> None:
+    with Core(tmp_path, [LINKED]) as core:
+        node = core.node("a")
+        assert _names(core).keys() == {"a", "b", "d/c"}
+        core.union.chmod(core.node("b"), 0o600)
+        before = descriptors()
+        core.union.unlink(*core.at("a"))
+        assert node.linked
+        assert descriptors() <= before, "it needs no descriptor of its own"
+        core.write("b", b"S")
+        core.union.unlink(*core.at("b"))
+        assert _names(core) == {"d/c": (node.ino, 1)}
+        core.reopen()
+        assert _names(core) == {"d/c": (node.ino, 1)}
+        assert core.read("d/c") == b"Shared"
+
+
 def test_without_index_the_names_part(tmp_path: Path) -> None:
     with Core(tmp_path, [LINKED], index=False) as core:
         core.write("a", b"S")

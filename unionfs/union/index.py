@@ -91,6 +91,16 @@ class Index:
         self.entries.add(entry)
         return entry
 
+    def take_in(self, stack: Stack, node: Node, held: int) -> bool:
+        """The inode (open at `held`) has lost its last name in the upper, but lower names lead to it: from now on it
+        is reached by its name here. False where it has none."""
+        origin = marks.read(held, b"", stack.marks.origin)
+        entry = origin.hex().encode() if origin else b""
+        if entry not in self.entries:
+            return False
+        node.parent, node.name = self.directory, entry
+        return True
+
     def renew(self, stack: Stack, node: Node, held: int | None) -> None:
         """Write the node's count again after it lost a name; with its last name the index name goes as well.
 

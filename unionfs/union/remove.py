@@ -113,6 +113,9 @@ def detach(stack: Stack, node: Node, directory: Dir, name: bytes, held: int | No
             if held is not None:
                 os.close(held)
             return
+    if held is not None and node.names and stack.index is not None and stack.index.take_in(stack, node, held):
+        os.close(held)
+        return
     node.linked = False
     if held is not None:
         node.fd = held

@@ -24,7 +24,6 @@ def as_user(
     """
 
     def change() -> T:
-        kernel.drop_on_setuid()
         os.setgroups(list(groups))
         os.setresgid(*[uid if gid is None else gid] * 3)
         os.setresuid(*[uid] * 3)
@@ -35,7 +34,10 @@ def as_user(
 
 
 def in_child(function: Callable[[], T]) -> T:
-    """Calls `function` in a forked child, which may change anything about itself."""
+    """Calls `function` in a forked child, which may change anything about itself.
+
+    There capabilities go with the user id as usual, whatever a union in this process has set.
+    """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -57,6 +59,7 @@ def in_child(function: Callable[[], T]) -> T:
 
 def _child(function: Callable[[], T], writer: int) -> None:
     try:
+        kernel.drop_on_setuid()
         answer: tuple[str, object] = ("value", function())
     except OSError as e:
         answer = ("oserror", (e.errno, e.strerror, e.filename))

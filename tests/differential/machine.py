@@ -31,6 +31,7 @@ class Machine(RuleBasedStateMachine):
 
     pair: ClassVar[tuple[str, str]]
     flags: ClassVar[bool] = True
+    compared: ClassVar[int] = 0  # operations done on both sides
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,6 +69,7 @@ class Machine(RuleBasedStateMachine):
     def both(self, name: str, *args: object) -> object:
         """The operation on both; the reference's answer."""
         self.log.append(f"{name}{args!r}")
+        type(self).compared += 1
         one, two = (side.do(name, *args) for side in self.sides)
         known = isinstance(two, str) and (name, two) in KERNEL_FAILS
         if one != two and not known:

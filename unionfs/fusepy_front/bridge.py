@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from errno import EIO
+from queue import SimpleQueue
+from threading import Event, Thread
 
 from unionfs.union import UTIME_NOW
 
@@ -30,6 +32,7 @@ _PATH = "FUSE_LIBRARY_PATH"
 _CAP_ATOMIC_O_TRUNC, _CAP_BIG_WRITES, _CAP_DONT_MASK = 1 << 3, 1 << 5, 1 << 6
 _CAP_POSIX_ACL, _CAP_HANDLE_KILLPRIV, _CAP_CACHE_SYMLINKS, _CAP_EXPLICIT_INVAL = 1 << 19, 1 << 20, 1 << 23, 1 << 25
 _FILL_PLUS, _READDIR_PLUS = 2, 1
+_PATIENCE = 0.5  # s that an answer waits until the kernel has forgotten other names
 _UTIME_NOW, _UTIME_OMIT = 0x3FFFFFFF, 0x3FFFFFFE
 
 
@@ -99,7 +102,7 @@ def bridge(binding: Any, service: Service) -> type:
     """The binding's FUSE class with our methods in the place of its own, under the names it looks for."""
     suffix = f"_fuse_{major(binding)}"
     methods: dict[str, Any] = {"service": service, "_wrapper": Calls._wrapper, "fgetattr": Calls.fgetattr}
-    for name in ("readdir", "opendir", "utimens", "ioctl", "init"):
+    for name in ("readdir", "opendir", "utimens", "ioctl", "init", "destroy"):
         methods[name + suffix if hasattr(binding.FUSE, name + suffix) else name] = getattr(Calls, name)
     if major(binding) == 3:
         for name in ("rename", "chmod", "chown", "truncate"):
@@ -127,14 +130,35 @@ class Service:
             pointer, text = binding.ctypes.c_void_p, binding.ctypes.c_char_p
             self._invalidate = binding.ctypes.CDLL(binding._libfuse._name).fuse_invalidate_path
             self._invalidate.argtypes = (pointer, text)
+        self._stale: SimpleQueue[tuple[Any, list[bytes], Event] | None] = SimpleQueue()
+        self._thread: Thread | None = None
 
     def invalidate(self, paths: list[bytes]) -> None:
-        """Have the kernel forget attributes and pages of these names. Never with the union's lock held: it may wait
-        for pages that are being read. Of the name that is being served itself it would wait for good."""
+        """Have the kernel forget attributes and pages of these names, before the caller answers if that can be.
+
+        A thread of its own does it: it waits for pages that are being read, and whoever reads them may wait for the
+        request that is being served now, by its path or for a free thread of libfuse. Then the answer goes first.
+        """
         if self._invalidate is not None:
-            fuse = self.context.fuse()
+            if self._thread is None:
+                self._thread = Thread(target=self._forget_names, name="unionfs-invalidate", daemon=True)
+                self._thread.start()
+            done = Event()
+            self._stale.put((self.context.fuse(), paths, done))
+            done.wait(_PATIENCE)
+
+    def _forget_names(self) -> None:
+        while (item := self._stale.get()) is not None:
+            fuse, paths, done = item
             for path in paths:
                 self._invalidate(fuse, path)
+            done.set()
+
+    def stop(self) -> None:
+        """Nothing is left to be forgotten: the mount is gone, and libfuse is about to be."""
+        if self._thread is not None:
+            self._stale.put(None)
+            self._thread.join()
 
     def failed(self, what: str) -> None:
         """An error that is nobody's but ours."""
@@ -175,6 +199,9 @@ class Calls:
         except BaseException:
             self.service.failed(func.__name__)
             return -EIO
+
+    def destroy(self, _data: object) -> None:
+        self.service.stop()
 
     def fgetattr(self, path: bytes | None, buf: Any, fip: Any) -> None:
         _fill(buf.contents, *self.operations.attributes(_text(path), _handle(fip)))

@@ -7,12 +7,13 @@ import fcntl
 import mmap
 import os
 import signal
+import stat
 from pathlib import Path
 
 from tests.conftest import Mount
 from tests.lib.asuser import in_child
 from tests.lib.errors import fails
-from tests.lib.layers import File
+from tests.lib.layers import File, Special
 
 
 def test_held_reader_sees_what_another_writes(mount: Mount) -> None:
@@ -223,3 +224,15 @@ def test_a_lock_survives_the_copy_up(mount: Mount) -> None:
 
         with fails(errno.EWOULDBLOCK):
             in_child(other)
+
+
+def test_unlinked_fifo_still_answers(mount: Mount) -> None:
+    fs = mount({"p": Special(stat.S_IFIFO, mode=0o640), "g": ""})
+    reader = os.open(fs.path("p"), os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        os.unlink(fs.path("p"))
+        os.fchmod(reader, 0o600)
+        assert os.fstat(reader).st_mode == stat.S_IFIFO | 0o600
+        assert fs.ls() == ["g"]
+    finally:
+        os.close(reader)

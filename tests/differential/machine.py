@@ -293,8 +293,9 @@ class Machine(RuleBasedStateMachine):
     @rule(at=PICK, flags=st.sampled_from([os.O_RDONLY, os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND]))
     def hold(self, at: int, flags: int) -> None:
         path = self.sides[-1].fs.path(self.old(at))
-        if self.flags or not stat.S_ISFIFO(os.lstat(path).st_mode if os.path.lexists(path) else 0):
-            self.both("hold", self.old(at), flags)  # libfuse is not told of an open FIFO
+        special = os.path.lexists(path) and stat.S_IFMT(os.lstat(path).st_mode) in (stat.S_IFIFO, stat.S_IFCHR)
+        if self.flags or not special:  # libfuse is not told of an open FIFO or device
+            self.both("hold", self.old(at), flags)
 
     @precondition(lambda self: self.flags)
     @rule(at=PICK)

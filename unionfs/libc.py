@@ -21,12 +21,11 @@ AT_EMPTY_PATH = 0x1000
 
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 
-RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x01, 0x02, 0x04, 0x08
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x02, 0x04, 0x08
 
 UTIME_NOW, UTIME_OMIT = 0x3FFFFFFF, 0x3FFFFFFE
 
-# linux/sched.h, linux/securebits.h, linux/prctl.h
-CLONE_FS = 0x200
+# linux/securebits.h, linux/prctl.h
 PR_SET_SECUREBITS, PR_GET_SECUREBITS = 28, 27
 SECBIT_NO_SETUID_FIXUP = 1 << 2
 
@@ -171,7 +170,7 @@ def keep_capabilities_across_setfsuid() -> None:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2) for the calling thread, e.g. CLONE_FS for a umask and working directory of its own."""
+    """unshare(2) for the calling thread, with CLONE_NEW… flags."""
     if _unshare(flags):
         raise _fail()
 

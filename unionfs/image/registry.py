@@ -147,15 +147,8 @@ class Repository:
     # writing
 
     def has_blob(self, digest: str) -> bool:
-        return self._exists("blobs", digest, "")
-
-    def has_manifest(self, digest: str) -> bool:
-        return self._exists("manifests", digest, _ACCEPT)
-
-    def _exists(self, kind: str, name: str, accept: str) -> bool:
-        headers = {"Accept": accept} if accept else {}
         response = self.client.request(
-            "HEAD", self._url(kind, name), scope=self._scope("pull,push"), headers=headers, ok=(200, 404)
+            "HEAD", self._url("blobs", digest), scope=self._scope("pull,push"), ok=(200, 404)
         )
         response.read()
         return response.status == 200

@@ -234,14 +234,7 @@ class Store:
 
     def in_use(self, chain_id: str) -> bool:
         """Whether a process has the layer in use."""
-        fd = os.open(self.path("layers", hex_of(chain_id)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        return is_locked(self.path("layers", hex_of(chain_id)))
 
     def layer_ids(self) -> list[str]:
         return ["sha256:" + name for name in sorted(os.listdir(self.path("layers")))]
@@ -361,3 +354,15 @@ def parse_json(data: bytes, what: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         raise BadArchive(f"{what} is not JSON") from None
+
+
+def is_locked(directory: str) -> bool:
+    """Whether a process holds a flock on the directory, as whoever uses a layer does."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -9,7 +9,6 @@ The image of a kept layer stays in the store, whatever becomes of its names.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from errno import EINVAL, ENOENT, EPERM
 
 from unionfs import libc
 from unionfs.image.errors import ImageError, NotFound
-from unionfs.image.store import Image
+from unionfs.image.store import Image, is_locked
 from unionfs.image.trees import remove_tree
 from unionfs.image.unpack import copy_attributes
 from unionfs.layer import verbs
@@ -50,16 +49,9 @@ class Writable:
     def in_use(self) -> bool:
         """Whether a mount has it."""
         try:
-            fd = os.open(self.diff, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return is_locked(self.diff)
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
 
     def mounted_at(self, mountpoint: str) -> None:
         """Remember where."""

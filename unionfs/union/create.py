@@ -277,7 +277,7 @@ def _note(stack: Stack, directory: Dir, name: bytes, node: Node) -> None:
     if listing is not None:
         listing.add(name, node.kind >> 12, node.ino)
         if len(listing.entries) > _KNOWN_NAMES and listing.order is None and directory.layers == [UPPER]:
-            directory.listing = None
+            stack.drop_listing(directory)
 
 
 if TYPE_CHECKING:

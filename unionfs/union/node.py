@@ -24,7 +24,8 @@ class Node:
     the layer says. `data` is where the bytes are: HERE, with the metadata; (layer, path from its root), for metacopy;
     UNKNOWN until someone needs them. `busy`: a copy-up of it runs with the lock released. `bare`: it was made through
     this mount and nobody has given it an xattr since.
-    nodeid, lookups, backing and front belong to the front end; the union never reads them.
+    nodeid, lookups, backing and front belong to the front end. Of them the union reads lookups alone, and only whether
+    it is 0: then the front end does not know the node.
     """
 
     __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "busy", "bare", "files",

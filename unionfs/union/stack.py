@@ -105,7 +105,6 @@ class Stack:
     def _number_file_systems(self) -> None:
         devices: dict[int, int] = {}
         self.uuids: dict[bytes, int] = {}
-        self.upper_uuid = bytes(16)
         for index in sorted(self.layers):
             layer = self.layers[index]
             if layer.dev not in devices:

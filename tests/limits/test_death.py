@@ -81,15 +81,15 @@ def test_a_client_of_a_daemon_that_stands_still(mount: Mount) -> None:
     """It can be interrupted, and all goes on when the daemon does."""
     fs = mount({"f": "content"})
     os.kill(daemon_of(fs), signal.SIGSTOP)
-    try:
-        client = subprocess.Popen(["cat", fs.path("f")], stdout=subprocess.PIPE)
-        status = Path(f"/proc/{client.pid}/wchan")
-        wait_until(lambda: "fuse" in status.read_text() or "request_wait" in status.read_text(), "the client to wait")
-        client.send_signal(signal.SIGINT)
-        assert client.wait(10) == -signal.SIGINT
-    finally:
-        os.kill(daemon_of(fs), signal.SIGCONT)
-    client.communicate()
+    with subprocess.Popen(["cat", fs.path("f")], stdout=subprocess.DEVNULL) as client:
+        try:
+            waits_in = Path(f"/proc/{client.pid}/wchan")
+            wait_until(lambda: "request_wait" in waits_in.read_text(), "the client to wait for its answer")
+            client.send_signal(signal.SIGINT)
+            assert client.wait(10) == -signal.SIGINT
+        finally:
+            os.kill(daemon_of(fs), signal.SIGCONT)
+            client.kill()
     assert fs.read("f") == b"content"
 
 

@@ -337,6 +337,60 @@ def test_mounting_dockers_containers(docker: Docker, built: str, mnt: Path, stor
         docker("rm", "-f", "cont")
 
 
+def mount(*words: str | Path, code: int = 0) -> str:
+    """`unionfs mount …`: what it says on standard error."""
+    command = [sys.executable, "-bb", "-W", "error", "-m", "unionfs", "mount", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stderr
+
+
+def test_mount_shows_dockers_own_chain_by_name_or_id(docker: Docker, built: str, mnt: Path, tmp_path: Path) -> None:
+    wanted = overlay_tree(docker.layers(built)[::-1], tmp_path / "theirs")
+    for name in (built, docker.inspect(built)["Id"], docker.inspect(built)["Id"][7:19]):
+        assert mount("--docker", name, "--docker-root", docker.data, mnt) == ""
+        tree.assert_same(tree.snapshot(str(mnt)), wanted)
+        with pytest.raises(OSError, match="Read-only"):
+            (mnt / "new").write_text("")
+        umount(mnt)
+
+
+def test_mount_writes_into_a_container_only_when_it_is_stopped(docker: Docker, built: str, mnt: Path) -> None:
+    where = f"docker_root={docker.data}"
+    identity = docker("run", "-d", "--name", "lived", "--network=none", "-u", "0", built,
+                      "echo made > /made; rm /d/s; while true; do sleep 1; done").strip()  # fmt: skip
+    try:
+        assert eventually(lambda: "D /d/s" in docker("diff", "lived"))
+        assert "lived is running: mounted read-only" in mount("-o", f"docker=lived,{where}", mnt)
+        assert (mnt / "made").read_text() == "made\n"
+        assert not (mnt / "d/s").is_symlink()
+        with pytest.raises(OSError, match="Read-only"):
+            (mnt / "made").write_text("")
+        umount(mnt)
+        docker("kill", "lived")
+        mount("-o", f"ro,docker=lived,{where}", mnt)
+        with pytest.raises(OSError, match="Read-only"):
+            (mnt / "made").write_text("")
+        umount(mnt)
+        assert mount("-o", f"docker={identity[:12]},{where}", mnt) == ""
+        (mnt / "made").write_text("changed\n")
+        (mnt / "etc/empty").unlink()
+        umount(mnt)
+        assert "D /etc/empty" in docker("diff", "lived")
+        docker("start", "lived")
+        assert docker("exec", "lived", "cat", "/made") in ("changed\n", "made\n")     # it writes that again
+        docker("exec", "lived", "ls", "/etc")
+    finally:
+        docker("rm", "-f", "lived")
+
+
+def test_mount_of_what_docker_does_not_have(docker: Docker, built: str, mnt: Path, tmp_path: Path) -> None:
+    where = f"docker_root={docker.data}"
+    assert "neither an image nor a container nothing" in mount("-o", f"docker=nothing,{where}", mnt, code=2)
+    assert "no store of Docker" in mount("--docker", "x", "--docker-root", tmp_path, mnt, code=1)
+    assert "leave lowerdir" in mount("-o", f"docker={built},{where},lowerdir={tmp_path}", mnt, code=2)
+
+
 def test_docker_root_that_is_none(store: Path, mnt: Path, tmp_path: Path) -> None:
     assert "no store of Docker" in unionfs("mount", "--docker-root", tmp_path, "x", mnt, store=store, fails=1)
     assert "does not exist" in unionfs("mount", "--docker-root", tmp_path / "no", "x", mnt, store=store, fails=1)

@@ -33,7 +33,7 @@ def build(argv: list[bytes]) -> int:
       -q, --quiet             print nothing but the ID
       --store DIR
     """
-    from unionfs.image import reference
+    from unionfs.image import reference, userns
     from unionfs.image.build.builder import build as make
     from unionfs.image.store import Store
 
@@ -52,6 +52,7 @@ def build(argv: list[bytes]) -> int:
             request.args[key] = text if equals else os.environ.get(key, "")
     if "quiet" not in given:
         request.report = lambda line: print(line, file=sys.stderr, flush=True)
+    userns.enter()
     with Store(given.get("store") or None) as store:
         image = make(store, request, mounted)
     print(image.config_digest)
@@ -86,7 +87,7 @@ def mounted(
     """The mount in which a RUN works."""
     from unionfs.cli import image_mount
 
-    request = image_mount.Request(lowers, upper, work)
+    request = image_mount.Request(lowers, upper, work, rootless=store.rootless)
     request.volatile()
     return image_mount.mounted(store, layers, request, mountpoint)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from unionfs import libc
 from unionfs.cli import checks, daemon
+from unionfs.cli.errors import UsageError
 from unionfs.cli.options import MountOptions, apply
 from unionfs.union.config import Config
 
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
 class Request:
     """A mount: lowers top first; upper and work empty for a read-only one."""
 
-    def __init__(self, lowers: list[str], upper: str = "", work: str = "") -> None:
+    def __init__(self, lowers: list[str], upper: str = "", work: str = "", *, rootless: bool = False) -> None:
+        """rootless: the layers are an ordinary user's, who keeps owners and modes in an xattr."""
         # What Docker's overlay2 does, too: every upper can be packed as a layer by itself, and what is seen on the
         # mount is what is packed. With redirects, metacopy or an index part of it would be in the layers below.
         self.config = Config(
             lower=[os.fsencode(path) for path in lowers], upper=os.fsencode(upper) or None,
             work=os.fsencode(work) or None, redirect_dir="off", metacopy=False, index=False,
+            xattr_permissions=2 if rootless else 0,
         )  # fmt: skip
+        if upper and rootless and (user := os.geteuid()):
+            # The kernel lets him write only what it believes to be his: what is root's in the image.
+            self.config.uid_map = [(0, user, 1), (1, 1, 0xFFFFFFFE)]
+            self.config.gid_map = [(0, os.getegid(), 1), (1, 1, 0xFFFFFFFE)]
         self.mount = MountOptions()
         self.mount.source = b"unionfs-image"
         self.with_parent = False
@@ -43,6 +50,8 @@ class Request:
     def options(self, text: str) -> None:
         """More mount options, as for `unionfs mount -o`. Raises UsageError."""
         apply(os.fsencode(text), self.config, self.mount)
+        if self.mount.docker is not None:
+            raise UsageError("option docker is for unionfs mount; here it is unionfs image mount --docker NAME MNT")
 
 
 def start(store: Store | None, layers: list[Layer], request: Request, mountpoint: str) -> None:

@@ -164,7 +164,7 @@ def _layer_changes(store: Store, name: str) -> list[Change]:
     from unionfs.image.upper_diff import changes
 
     layer = writable.find(store, name)
-    return changes(layer.diff, layer.base(store).lowerdirs())
+    return changes(layer.diff, layer.base(store).lowerdirs(), rootless=store.rootless)
 
 
 def explain(argv: list[bytes]) -> int:

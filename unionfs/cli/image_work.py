@@ -47,7 +47,7 @@ def mount(argv: list[bytes]) -> int:
         image = find(store, name)
         layer = _writable(store, image, arguments.get("keep")) if arguments.has("rw") or arguments.has("keep") else None
         lowers = _lowers(store, image)
-        request = Request(lowers, *((layer.diff, layer.work) if layer else ()))
+        request = Request(lowers, *((layer.diff, layer.work) if layer else ()), rootless=store.rootless)
         request.options(arguments.get("options"))
         if layer is None:
             request.config.readonly = True
@@ -82,22 +82,14 @@ def _writable(store: Store, image: Image, name: str) -> Writable:
 
 
 def _mount_docker(arguments: Arguments, name: str, mountpoint: str) -> None:
+    from unionfs.cli import docker_layers
     from unionfs.cli.image_mount import Request, start
-    from unionfs.image import docker_store
 
-    found = docker_store.find(arguments.get("docker-root") or docker_store.DEFAULT_ROOT, name)
-    lowers = found.lowers
-    if arguments.has("rw"):
-        if not found.upper:
-            raise CommandError(f"{name} is an image, and Docker's images do not change: mount it without --rw")
-        if found.running:
-            raise CommandError(f"the container {name} is running, and its kernel mount has that layer: stop it first")
-        request = Request(lowers, found.upper, found.work)
-    else:
-        if found.running:
-            report(f"{name} is running: what it changes from now on may not show here")
-        request = Request([found.upper, *lowers] if found.upper else lowers)
-        request.config.readonly = True
+    found = docker_layers.find(arguments.get("docker-root"), name)
+    request = Request([])
+    docker_layers.put(found, request.config, writable=arguments.has("rw"))
+    if found.running:
+        report(f"{name} is running: what it changes from now on may not show here")
     request.options(arguments.get("options"))
     start(None, [], request, mountpoint)
 
@@ -123,12 +115,13 @@ def run(argv: list[bytes]) -> int:
     """
     from contextlib import ExitStack
 
-    from unionfs.image import sandbox
+    from unionfs.image import sandbox, userns
     from unionfs.image.find import find
     from unionfs.image.store import Store
 
     flags, name, command = command_after(argv, _RUN, _RUN_USAGE)
     given = dict(flags)
+    userns.enter()
     with ExitStack() as stack:
         with Store(given.get("store") or None) as store:  # not longer, or a gc would wait for the command
             image = find(store, name)
@@ -172,7 +165,7 @@ def run_root(store: Store, image: Image, layer: Writable) -> AbstractContextMana
     if not os.path.isdir(points):
         os.mkdir(points, 0o755)
         sandbox.mount_points(points, lowers)
-    request = Request([points, *lowers], layer.diff, layer.work)
+    request = Request([points, *lowers], layer.diff, layer.work, rootless=store.rootless)
     layer.mounted_at(layer.mnt)
     if not layer.kept:
         request.volatile()

@@ -23,6 +23,9 @@ Mounts a stack of layers at the directory MNT and returns when the mount answers
   --data DIR       a data-only layer below those
   --upper DIR      the writable layer; without one the mount is read-only
   --work DIR       its scratch directory, on the same file system
+  --docker NAME    instead: an image or a container in Docker's own store (overlay2);
+                   writable only for a container that is stopped
+  --docker-root D  where that is (/var/lib/docker)
   --source NAME    what /proc/mounts shows as the device (unionfs)
   --frontend NAME  auto, kernel (the FUSE protocol itself) or fusepy (through libfuse)
   --log FILE       where the daemon writes errors, and counters on SIGUSR1
@@ -41,6 +44,7 @@ _COMMON = {b"-o": ("*options", True), b"-h": ("*help", False), b"--help": ("*hel
 _COMMAND_FLAGS = _COMMON | {
     b"--options": ("*options", True), b"--lower": ("lowerdir+", True), b"--data": ("datadir+", True),
     b"--upper": ("upperdir", True), b"--work": ("workdir", True), b"--source": ("fsname", True),
+    b"--docker": ("docker", True), b"--docker-root": ("docker_root", True),
     b"--frontend": ("frontend", True), b"--log": ("log", True), b"-f": ("foreground", False),
     b"--foreground": ("foreground", False), b"-d": ("debug", False), b"--debug": ("debug", False),
 }  # fmt: skip
@@ -124,6 +128,8 @@ def carry_out(plan: Plan) -> None:
     mount = plan.mount
     mountpoint = checks.mountpoint(plan.mountpoint)
     plan.config.mountpoint = mountpoint
+    if mount.docker is not None:
+        _add_docker_layers(plan.config, mount.docker, mount.docker_root)
     in_foreground = mount.foreground or (mount.debug and mount.log is None)
     log = Log.to_file(mount.log) if mount.log is not None else Log(2 if in_foreground else -1)
 
@@ -134,3 +140,12 @@ def carry_out(plan: Plan) -> None:
         daemon.foreground(body)
     else:
         daemon.spawn(body, log)
+
+
+def _add_docker_layers(config: Config, name: bytes, root: bytes) -> None:
+    import sys
+
+    from unionfs.cli import docker_layers
+
+    if note := docker_layers.fill(config, name, root):
+        print(f"unionfs: {note}", file=sys.stderr)

@@ -39,11 +39,12 @@ class MountOptions:
     labels       SELinux options for mount(2), as `context=…`
     private      the mount does not propagate (MS_PRIVATE)
     nonempty     the mount point may have entries, which the mount hides
+    docker       an image or a container of Docker's own store, whose layers these are; docker_root: b"" the usual place
     """
 
     __slots__ = (
-        "allow_other", "allow_root", "debug", "flags", "foreground", "frontend", "labels", "log", "max_write",
-        "nonempty", "pacing", "passthrough", "private", "source", "timeout",
+        "allow_other", "allow_root", "debug", "docker", "docker_root", "flags", "foreground", "frontend", "labels",
+        "log", "max_write", "nonempty", "pacing", "passthrough", "private", "source", "timeout",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -58,6 +59,8 @@ class MountOptions:
         self.labels: list[bytes] = []
         self.private = False
         self.nonempty = False
+        self.docker: bytes | None = None
+        self.docker_root = b""
         self.debug = False
         self.foreground = False
         self.log: bytes | None = None
@@ -181,6 +184,12 @@ def _datadir_add(config: Config, _mount: MountOptions, value: bytes) -> None:
     config.data = [*config.data, _path(value)]
 
 
+def _docker(config: Config, mount: MountOptions, value: bytes) -> None:
+    """Docker mounts its layers with these rules, so that each upper says by itself all that was changed."""
+    mount.docker = _path(value)
+    config.redirect_dir, config.metacopy, config.index = "off", False, False
+
+
 def _redirect_dir(value: bytes) -> str:
     return _choice(value, "on", "follow", "nofollow", "off")
 
@@ -298,6 +307,8 @@ def _options() -> dict[bytes, tuple[int, Effect]]:
         b"datadir+": (_NEEDS, _datadir_add),
         b"upperdir": (_NEEDS, _layers("upper", _path)),
         b"workdir": (_NEEDS, _layers("work", _path)),
+        b"docker": (_NEEDS, _docker),
+        b"docker_root": (_NEEDS, _mount("docker_root", _path)),
         # its rules
         b"redirect_dir": (_NEEDS, _layers("redirect_dir", _redirect_dir)),
         b"metacopy": (_NEEDS, _layers("metacopy", _switch)),

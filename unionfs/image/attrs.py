@@ -13,18 +13,18 @@ from errno import EACCES, EINVAL, ENOTSUP, EPERM, ERANGE
 
 from unionfs.image import tar_read
 from unionfs.layer import verbs
-from unionfs.union.marks import Marks
+from unionfs.union import statmark
+from unionfs.union.checks import sees_trusted_xattrs
+from unionfs.union.marks import Marks, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unionfs.image.tar_read import Entry
 
-OVERRIDE = b"user.containers.override_stat"
 DEFAULT_ACL = b"system.posix_acl_default"
 _HOST_ONLY = frozenset((b"security.selinux", b"security.ima", b"security.evm"))
 """Labels and signatures that mean something on the machine that made them, and nothing here."""
 _REFUSED = (EPERM, EACCES, ENOTSUP, EINVAL, ERANGE)
-_TYPE_WORDS = {tar_read.REGULAR: b"file", tar_read.DIRECTORY: b"dir", tar_read.FIFO: b"pipe"}
 
 
 class Notes:
@@ -43,7 +43,7 @@ class RealOwner:
 
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
-        self.marks = Marks(user=False)
+        self.marks = Marks(user=not sees_trusted_xattrs())
 
     def file(self, fd: int, entry: Entry) -> None:
         os.chown(fd, entry.uid, entry.gid)
@@ -83,11 +83,10 @@ class RealOwner:
     def xattrs(self, target: int | tuple[int, bytes], entry: Entry) -> None:
         path: int | bytes = target if isinstance(target, int) else verbs.at(*target)
         for key, value in (entry.xattrs or {}).items():
-            if key == DEFAULT_ACL or key in _HOST_ONLY:
+            if key in _HOST_ONLY or (disk := self.disk_name(key)) is None:
                 continue
             try:
-                # an overlay mark in an archive is a user's xattr like any other, not a mark of this layer
-                os.setxattr(path, self.marks.to_disk(key), value, follow_symlinks=isinstance(path, int))
+                os.setxattr(path, disk, value, follow_symlinks=isinstance(path, int))
             except OSError as exc:
                 if exc.errno not in _REFUSED:
                     raise
@@ -97,12 +96,17 @@ class RealOwner:
                 )
 
 
+    def disk_name(self, key: bytes) -> bytes | None:
+        """Where an xattr of the archive goes; None: nowhere, or later."""
+        # an overlay mark in an archive is a user's xattr like any other, not a mark of this layer
+        return None if key == DEFAULT_ACL else self.marks.to_disk(key)
+
+
 class XattrOwner(RealOwner):
     """For an ordinary user: everything belongs to him on disk, and `override_stat` says what it is in the
     image.
 
-    Symlinks cannot have such an xattr: they are shown as the user's own (root's, on a mount that maps him to
-    root).
+    Symlinks cannot have such an xattr: they are root's.
     """
 
     def __init__(self, notes: Notes) -> None:
@@ -110,13 +114,11 @@ class XattrOwner(RealOwner):
         self.marks = Marks(user=True)
 
     def _override(self, target: int | bytes, entry: Entry) -> None:
-        word = _TYPE_WORDS.get(entry.kind) or b"%b-%d-%d" % (
-            b"char" if entry.kind == tar_read.CHAR else b"block",
-            entry.devmajor,
-            entry.devminor,
-        )
-        value = b"%d:%d:0%o:%b" % (entry.uid, entry.gid, entry.mode, word)
-        os.setxattr(target, OVERRIDE, value)
+        rdev = os.makedev(entry.devmajor, entry.devminor) if entry.kind in (tar_read.CHAR, tar_read.BLOCKDEV) else 0
+        os.setxattr(target, statmark.KEY, statmark.value(mode_of(entry), entry.uid, entry.gid, rdev))
+
+    def disk_name(self, key: bytes) -> bytes | None:
+        return statmark.unpacked(self.marks.to_disk(key))
 
     def file(self, fd: int, entry: Entry) -> None:
         os.chmod(fd, entry.mode & 0o777 | 0o600)
@@ -154,6 +156,13 @@ _FORMATS = {
     tar_read.REGULAR: stat.S_IFREG, tar_read.DIRECTORY: stat.S_IFDIR, tar_read.SYMLINK: stat.S_IFLNK,
     tar_read.CHAR: stat.S_IFCHR, tar_read.BLOCKDEV: stat.S_IFBLK, tar_read.FIFO: stat.S_IFIFO,
 }  # fmt: skip
+
+
+def meant(st: os.stat_result, fd: int, name: bytes) -> os.stat_result:
+    """What the image means by an object of an ordinary user's store, whose stat this is."""
+    if stat.S_IFMT(st.st_mode) in (stat.S_IFREG, stat.S_IFDIR) and (text := read(fd, name, statmark.KEY)) is not None:
+        return statmark.shown(st, text)
+    return statmark.unmarked(st, os.geteuid(), os.getegid())
 
 
 def mode_of(entry: Entry) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 
+from unionfs.image.attrs import meant
 from unionfs.layer import verbs
 from unionfs.union import marks
 
@@ -62,7 +63,9 @@ class Version:
 class Chain:
     """Open layer directories, top first. A context manager; raises OSError where a layer cannot be opened."""
 
-    def __init__(self, roots: Sequence[bytes | str]) -> None:
+    def __init__(self, roots: Sequence[bytes | str], *, rootless: bool = False) -> None:
+        """rootless: tell the attributes that the image means, of an ordinary user's store (see attrs.meant)."""
+        self.rootless = rootless
         self.roots: list[int] = []
         try:
             for root in roots:
@@ -119,7 +122,7 @@ class Chain:
             for depth, name in enumerate(names):
                 if cover is None and is_opaque(fd):
                     cover = Version(index, os.stat(fd), opaque=True, above=b"/".join(names[:depth]) or b".")
-                version = _version(index, fd, name)
+                version = self._version(index, fd, name)
                 if depth == len(names) - 1 or version is None:
                     return version, cover
                 if not stat.S_ISDIR(version.stat.st_mode):
@@ -128,7 +131,7 @@ class Chain:
                 step = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
                 os.close(fd)
                 fd = step
-            return _version(index, fd, b""), None
+            return self._version(index, fd, b""), None
         finally:
             os.close(fd)
 
@@ -145,16 +148,16 @@ class Chain:
             fd = step
         return fd, names[-1]
 
-
-def _version(index: int, fd: int, name: bytes) -> Version | None:
-    try:
-        st = verbs.stat(fd, name)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISDIR(st.st_mode):
-        return Version(index, st, whiteout=is_whiteout(st, fd, name))
-    directory = verbs.open_dir(fd, name) if name else os.dup(fd)
-    try:
-        return Version(index, st, opaque=is_opaque(directory))
-    finally:
-        os.close(directory)
+    def _version(self, index: int, fd: int, name: bytes) -> Version | None:
+        try:
+            st = verbs.stat(fd, name)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISDIR(st.st_mode):
+            whiteout = is_whiteout(st, fd, name)
+            return Version(index, meant(st, fd, name) if self.rootless and not whiteout else st, whiteout=whiteout)
+        directory = verbs.open_dir(fd, name) if name else os.dup(fd)
+        try:
+            return Version(index, meant(st, directory, b"") if self.rootless else st, opaque=is_opaque(directory))
+        finally:
+            os.close(directory)

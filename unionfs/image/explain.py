@@ -31,7 +31,7 @@ def explain(image: Image, path: str) -> dict[str, Any]:
     """
     layers = image.layers()
     made_by = {step.layer: step.created_by for step in history(image) if step.layer is not None}
-    with Chain([layer.diff for layer in reversed(layers)]) as chain:
+    with Chain([layer.diff for layer in reversed(layers)], rootless=image.store.rootless) as chain:
         real = resolve(chain, os.fsencode(path))
         versions = chain.versions(real)
         found = []

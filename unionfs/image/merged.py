@@ -9,14 +9,13 @@ import os
 import stat
 
 from unionfs.image import chain
-from unionfs.image.attrs import OVERRIDE
+from unionfs.image.attrs import meant
 from unionfs.layer import verbs
 from unionfs.layer.tree import Layer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
 
 class Object:
@@ -172,25 +171,4 @@ class Merged:
         """The attributes the image means: of an ordinary user's store they are in an xattr."""
         if not self._rootless:
             return st
-        try:
-            value = verbs.getxattr(fd, name, OVERRIDE)
-        except OSError:
-            return st
-        return overridden(st, value)
-
-
-def overridden(st: os.stat_result, value: bytes) -> os.stat_result:
-    """st with owner, mode and type from an override_stat xattr ("uid:gid:0mode:type"); unchanged if malformed."""
-    formats = {b"file": stat.S_IFREG, b"dir": stat.S_IFDIR, b"symlink": stat.S_IFLNK, b"pipe": stat.S_IFIFO,
-               b"socket": stat.S_IFSOCK, b"char": stat.S_IFCHR, b"block": stat.S_IFBLK}  # fmt: skip
-    fields = value.split(b":")
-    try:
-        uid, gid, mode = int(fields[0]), int(fields[1]), int(fields[2], 8)
-        kind, *device = fields[3].split(b"-") if len(fields) > 3 else [b""]
-        kind_bits = formats.get(kind, stat.S_IFMT(st.st_mode))
-        rdev = os.makedev(int(device[0]), int(device[1])) if len(device) == 2 else 0
-    except (ValueError, IndexError):
-        return st
-    plain: Any = list(st[:10])
-    plain[0], plain[4], plain[5] = kind_bits | mode, uid, gid
-    return os.stat_result(plain, {"st_mtime_ns": st.st_mtime_ns, "st_rdev": rdev})
+        return meant(st, fd, name)

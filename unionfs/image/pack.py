@@ -10,12 +10,12 @@ import stat
 from errno import ENODATA, ENXIO, EOPNOTSUPP
 
 from unionfs.image import chain, tar_read
-from unionfs.image.attrs import OVERRIDE
+from unionfs.image.attrs import meant
 from unionfs.image.errors import ImageError, show
-from unionfs.image.merged import overridden
 from unionfs.image.tar_read import Entry
 from unionfs.layer import verbs
 from unionfs.layer.tree import Layer
+from unionfs.union import statmark
 from unionfs.union.marks import AUFS_OPAQUE, AUFS_PREFIX, Marks
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ _KINDS = {
     stat.S_IFREG: tar_read.REGULAR, stat.S_IFDIR: tar_read.DIRECTORY, stat.S_IFLNK: tar_read.SYMLINK,
     stat.S_IFCHR: tar_read.CHAR, stat.S_IFBLK: tar_read.BLOCKDEV, stat.S_IFIFO: tar_read.FIFO,
 }  # fmt: skip
-_NOT_PACKED = frozenset((b"security.selinux", b"security.ima", b"security.evm", OVERRIDE))
+_NOT_PACKED = frozenset((b"security.selinux", b"security.ima", b"security.evm"))
 
 
 def source_date_epoch() -> int | None:
@@ -131,8 +131,8 @@ class Packer:
 
     def _entry(self, fd: int, name: bytes, path: bytes) -> Entry:
         st = verbs.stat(fd, name)
-        if self._rootless and (value := _xattr(fd, name, OVERRIDE)) is not None:
-            st = overridden(st, value)
+        if self._rootless:
+            st = meant(st, fd, name)
         mtime = st.st_mtime_ns if self._latest is None else min(st.st_mtime_ns, self._latest)
         entry = Entry(
             path, _KINDS[stat.S_IFMT(st.st_mode)], stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, mtime
@@ -157,6 +157,8 @@ class Packer:
                         "mount with metacopy=off to make layers"
                     )
                 shown = space.to_user(shown) if shown is not None else None
+            if self._rootless and shown is not None:
+                shown = statmark.packed(shown)
             if shown is not None and shown not in _NOT_PACKED:
                 found[shown] = verbs.getxattr(fd, name, key)
         return found or None

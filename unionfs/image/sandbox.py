@@ -16,7 +16,7 @@ import traceback
 from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 
 from unionfs import libc
-from unionfs.image import users
+from unionfs.image import userns, users
 from unionfs.image.chain import Chain
 from unionfs.image.errors import ImageError
 from unionfs.image.unpack import copy_attributes
@@ -36,7 +36,6 @@ _DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/
                  "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}  # fmt: skip
 _HOST_FILES = ("/etc/resolv.conf", "/etc/hosts")
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGCONT)
-_ORDINARY = os.geteuid() != 0
 NOT_FOUND, NOT_EXECUTABLE, FAILED = 127, 126, 125
 """Exit codes, as Docker's, where the command itself could not be started."""
 
@@ -166,8 +165,6 @@ def _tell(sending: int, what: str, error: OSError) -> None:
 def _enter(root: bytes, process: Process, sending: int) -> int:
     """The outer process: into the namespaces."""
     try:
-        if _ORDINARY:
-            _become_root_of_own()
         libc.unshare(libc.CLONE_NEWNS | libc.CLONE_NEWPID | libc.CLONE_NEWUTS | libc.CLONE_NEWIPC)
     except OSError as error:
         _tell(sending, "namespaces are not to be had here", error)
@@ -176,15 +173,6 @@ def _enter(root: bytes, process: Process, sending: int) -> int:
     os.close(sending)
     _forward_to(inner)
     return _wait_for(inner)
-
-
-def _become_root_of_own() -> None:
-    """For an ordinary user: a user namespace in which he is root, and nobody else exists."""
-    uid, gid = os.geteuid(), os.getegid()
-    libc.unshare(libc.CLONE_NEWUSER)
-    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
 
 
 def _forward_to(pid: int) -> None:
@@ -253,7 +241,7 @@ def _bind(source: bytes, target: bytes, *, read_only: bool) -> None:
     if os.path.islink(target) or not os.path.exists(target) or not os.path.exists(source):
         return
     # A user namespace may not show what lies below a mount of the host: there only all of it together can be bound.
-    libc.mount(source, target, None, libc.MS_BIND | (libc.MS_REC if _ORDINARY else 0), None)
+    libc.mount(source, target, None, libc.MS_BIND | (libc.MS_REC if userns.inside() else 0), None)
     if read_only:
         flags = libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
         try:

@@ -27,6 +27,7 @@ from errno import EEXIST, ENOTEMPTY
 from urllib.parse import quote, unquote
 
 from unionfs import libc
+from unionfs.image import userns
 from unionfs.image.codec import write_all
 from unionfs.image.errors import BadArchive, ImageError, NotFound
 from unionfs.image.trees import remove_tree
@@ -45,7 +46,7 @@ def default_root() -> str:
     """/var/lib/unionfs for root, else $XDG_DATA_HOME/unionfs; $UNIONFS_STORE overrides both."""
     if root := os.environ.get("UNIONFS_STORE"):
         return os.path.abspath(root)
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not userns.inside():
         return "/var/lib/unionfs"
     home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.path.join(home, "unionfs")
@@ -133,7 +134,8 @@ class Store:
                 f"the image store {self.root} cannot be used: {exc.strerror}; "
                 "choose another with --store or $UNIONFS_STORE"
             ) from None
-        self.rootless = os.geteuid() != 0
+        self.rootless = os.geteuid() != 0 or os.stat(self.root).st_uid != 0 or userns.inside()
+        """Owners, modes and devices of layers are in an xattr (union/statmark.py): their files are a user's own."""
 
     def __enter__(self) -> Self:
         self._lock = os.open(self.path("lock"), os.O_RDWR | os.O_CLOEXEC)

@@ -6,6 +6,7 @@ import os
 import stat
 
 from unionfs.image import chain
+from unionfs.image.attrs import meant
 from unionfs.image.compare import Change
 from unionfs.layer import verbs
 from unionfs.layer.tree import Layer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from unionfs.image.chain import Chain
 
 
-def changes(upper: str, lowers: list[str]) -> list[Change]:
+def changes(upper: str, lowers: list[str], *, rootless: bool = False) -> list[Change]:
     """Sorted by path. lowers: top first.
 
     A directory is changed where anything below it is, or its own owner, mode or time differs. What an opaque
@@ -25,7 +26,7 @@ def changes(upper: str, lowers: list[str]) -> list[Change]:
     """
     layer = Layer(os.fsencode(upper), 0)
     try:
-        with chain.Chain(lowers) as below:
+        with chain.Chain(lowers, rootless=rootless) as below:
             found = {change.path: change for change in _walk(layer, below)}
     finally:
         layer.close()
@@ -45,6 +46,8 @@ def _walk(layer: Layer, below: Chain) -> Iterator[Change]:
         try:
             names = {entry.name: verbs.stat(fd, entry.name) for entry in verbs.scan(fd)}
             whiteouts = {name for name, st in names.items() if chain.is_whiteout(st, fd, name)}
+            if below.rootless:
+                names |= {name: meant(st, fd, name) for name, st in names.items() if name not in whiteouts}
             if merges and chain.is_opaque(fd):
                 for name in _shown(below, path) - names.keys():
                     yield Change("D", b"/" + _join(path, name))

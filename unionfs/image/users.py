@@ -6,6 +6,7 @@ The C library's lookup would ask the host's services. Where nothing else is said
 from __future__ import annotations
 
 import os
+from errno import EINVAL
 
 from unionfs.image.errors import ImageError
 
@@ -47,8 +48,16 @@ class User:
             os.setgroups(self.groups)
         except PermissionError:
             pass  # a user namespace of an ordinary user has no say in groups
-        os.setgid(self.gid)
-        os.setuid(self.uid)
+        try:
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+        except OSError as exc:
+            if exc.errno != EINVAL:
+                raise
+            raise ImageError(
+                f"user {self.uid}:{self.gid} does not exist in your user namespace: that takes ranges for you in "
+                "/etc/subuid and /etc/subgid, and newuidmap (package uidmap); -u 0 runs it as root of the namespace"
+            ) from None
 
 
 def find(text: str, read: Read = read_here) -> User:

@@ -50,9 +50,6 @@ def check_options(config: Config) -> None:
         raise ConfigError("no layers: give lowerdir=DIR[:DIR…], and upperdir=DIR,workdir=DIR for a writable mount")
     if len(config.lower) + len(config.data) > LAYERS_MAX:
         raise ConfigError(f"{len(config.lower) + len(config.data)} lower layers; at most {LAYERS_MAX} are possible")
-    if config.xattr_permissions:
-        raise ConfigError("xattr_permissions=2 is not supported: owners and modes are shown as they are on disk; leave "
-                          "the option out (Podman: no force_mask in storage.conf)")
     if config.data and not config.lower:
         raise ConfigError("data-only layers (::DIR) need at least one ordinary lowerdir above them")
     if (config.upper is None) != (config.work is None):
@@ -206,7 +203,8 @@ def prepare_work(upper: Layer, config: Config) -> int:
             raise ConfigError(f"{show(path)}/work/incompat/volatile exists: this upper was last mounted `volatile` and "
                               "may be incomplete; remove that directory to use it all the same")
         try:
-            verbs.mkdir(base, b"work", 0o700 if os.geteuid() else 0)
+            # Closed as the kernel's is, but not to a user, who has to remove it.
+            verbs.mkdir(base, b"work", 0 if sees_trusted_xattrs() else 0o700)
         except FileExistsError:
             pass
         fd = verbs.open_dir(base, b"work")

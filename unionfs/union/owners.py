@@ -25,6 +25,13 @@ OVERFLOW = 65534  # what an id without a place in the mapping is shown as, as th
 def open_union(config: Config) -> Union:
     """The union that `config` describes. Raises ConfigError."""
     mapped = config.uid_map or config.gid_map or config.squash_uid is not None or config.squash_gid is not None
+    if config.xattr_permissions:
+        from unionfs.union.override import OverrideUnion
+
+        class MappedOverrideUnion(MappedUnion, OverrideUnion):
+            """The ids of the xattr are what the mapping is from."""
+
+        return MappedOverrideUnion(config) if mapped else OverrideUnion(config)
     return MappedUnion(config) if mapped else Union(config)
 
 
@@ -69,8 +76,9 @@ class MappedUnion(Union):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._uids = Ids(config.uid_map, config.squash_uid, os.geteuid())
-        self._gids = Ids(config.gid_map, config.squash_gid, os.getegid())
+        uid, gid = (0, 0) if config.xattr_permissions else (os.geteuid(), os.getegid())
+        self._uids = Ids(config.uid_map, config.squash_uid, uid)
+        self._gids = Ids(config.gid_map, config.squash_gid, gid)
 
     def _shown(self, st: os.stat_result) -> os.stat_result:
         fields: tuple[tuple[int, ...], dict[str, int]] = st.__reduce__()[1]  # type: ignore[assignment]

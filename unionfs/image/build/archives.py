@@ -26,10 +26,10 @@ def unpack_all(image: Tree, target: Target, sources: list[Source], place: str) -
             continue
         directory = os.path.join(place, f"archive{number}")
         os.mkdir(directory, 0o755)
-        _unpack(source, directory)
+        _unpack(source, directory, rootless=image.rootless)
         inside = Target(os.fsdecode(target.path), target.owner if target.owner != (0, 0) else None, target.mode,
                         directory=True)  # fmt: skip
-        with Tree([directory]) as tree:
+        with Tree([directory], rootless=image.rootless) as tree:
             root = Source(tree, "", tree.union.root, tree.union.stat(tree.union.root))
             Copier(image, inside, Ignore("")).copy([root])
     return plain
@@ -44,7 +44,7 @@ def is_archive(source: Source) -> bool:
             return False
 
 
-def _unpack(source: Source, directory: str) -> None:
-    unpacker = Unpacker(os.fsencode(directory), [], rootless=os.geteuid() != 0, limits=Limits())
+def _unpack(source: Source, directory: str, *, rootless: bool) -> None:
+    unpacker = Unpacker(os.fsencode(directory), [], rootless=rootless, limits=Limits())
     with closing(source.tree.data(source.node)) as data:
         unpacker.run(TarReader(decompress(data)))

@@ -194,10 +194,10 @@ class _Build:
         path = os.fsencode(stage.config["WorkingDir"])
 
         def make(upper: str, work: str, _place: str) -> None:
-            with Tree(self._lowers(stage), upper, work) as tree:
+            with self._tree(self._lowers(stage), upper, work) as tree:
                 tree.make_directories(path)
 
-        with Tree(self._lowers(stage) or [self._empty]) as tree:
+        with self._tree(self._lowers(stage) or [self._empty]) as tree:
             missing = not tree.exists(path)
         self._finish(stage, step, str(step), name, make if missing else None)
 
@@ -234,6 +234,10 @@ class _Build:
     def _lowers(self, stage: Stage) -> list[str]:
         """Top first."""
         return [layer.diff for layer in reversed(stage.layers(self._store))]
+
+    def _tree(self, lowers: list[str], upper: str = "", work: str = "") -> Tree:
+        """Layers of the store as a tree."""
+        return Tree(lowers, upper, work, rootless=self._store.rootless)
 
     # RUN
 
@@ -282,7 +286,7 @@ class _Build:
         if chmod and not set(chmod) <= set("01234567"):
             raise step.error(f"--chmod={chmod}: it has to be an octal number")
         target = stage.path(to)
-        with Tree(lowers) as tree:
+        with self._tree(lowers) if origin else Tree(lowers) as tree:
             try:
                 sources = copying.find(tree, patterns, ignore, where)
             except ImageError as exc:
@@ -295,7 +299,7 @@ class _Build:
                 owner = self._owner(stage, chown, keep=bool(origin))
                 mode = int(chmod, 8) if chmod else None
                 goal = copying.Target(target, owner, mode, directory=len(sources) > 1)
-                with Tree(self._lowers(stage), upper, work) as image:
+                with self._tree(self._lowers(stage), upper, work) as image:
                     plain = sources
                     if step.keyword == "ADD":
                         plain = archives.unpack_all(image, goal, sources, place)
@@ -315,7 +319,7 @@ class _Build:
     def _owner(self, stage: Stage, chown: str, *, keep: bool) -> tuple[int, int] | None:
         if not chown:
             return None if keep else (0, 0)
-        with Tree(self._lowers(stage) or [self._empty]) as tree:
+        with self._tree(self._lowers(stage) or [self._empty]) as tree:
             return users.ids(chown, lambda path: _text(tree, path))
 
 

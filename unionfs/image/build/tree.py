@@ -9,7 +9,8 @@ import os
 import stat
 from errno import ELOOP, ENODATA, ENOENT, ENOTDIR, EOPNOTSUPP
 
-from unionfs.union import Config, Union
+from unionfs.union import Config
+from unionfs.union.owners import open_union
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,16 +22,21 @@ if TYPE_CHECKING:
 _MAX_LINKS = 40
 _CHUNK = 1 << 20
 _ROOT = (0, 0, 0)
-_KEPT_XATTRS = (b"user.", b"security.capability", b"system.posix_acl_")
+_ACL = b"system.posix_acl_"
+_KEPT_XATTRS = (b"user.", b"security.capability", _ACL)
 
 
 class Tree:
-    """lowers: top first. upper, work: empty for reading only. A context manager. Raises ConfigError, OSError."""
+    """lowers: top first. upper, work: empty for reading only. rootless: owners and modes are in xattrs, as in the store
+    of an ordinary user. A context manager. Raises ConfigError, OSError.
+    """
 
-    def __init__(self, lowers: list[str], upper: str = "", work: str = "") -> None:
-        self.union = Union(Config(
+    def __init__(self, lowers: list[str], upper: str = "", work: str = "", *, rootless: bool = False) -> None:
+        self.rootless = rootless
+        self.union = open_union(Config(
             lower=[os.fsencode(path) for path in lowers], upper=os.fsencode(upper) or None,
             work=os.fsencode(work) or None, redirect_dir="off", metacopy=False, index=False, sync=False,
+            xattr_permissions=2 if rootless else 0,
         ))  # fmt: skip
 
     def __enter__(self) -> Tree:
@@ -147,6 +153,8 @@ class Tree:
         if not stat.S_ISLNK(node.kind):
             self.union.chmod(node, mode)
         for key, value in (xattrs or {}).items():
+            if self.rootless and key.startswith(_ACL):
+                continue  # there it would speak of the wrong owners
             self.union.setxattr(node, key, value, 0)
 
     def write(self, directory: Dir, name: bytes, data: Iterator[bytes]) -> Node:

@@ -19,6 +19,7 @@ DEADLINE = 60.0
 _PACKAGES = {
     "dockerd": "docker.io", "docker": "docker.io", "busybox": "busybox-static", "getcap": "libcap2-bin",
     "setcap": "libcap2-bin", "setfattr": "attr", "htpasswd": "apache2-utils",
+    "newuidmap": "uidmap", "newgidmap": "uidmap",
 }  # fmt: skip
 
 

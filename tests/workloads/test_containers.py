@@ -147,3 +147,19 @@ RUN echo two >>/etc/one
     script = "cat /etc/one /www/page; test ! -e /srv; test ! -e /etc/motd"
     assert store.container("localhost/built:1", script, "--rm").split() == ["one", "two", "page"]
     assert max(call.count("/l/") for call in store.calls()) >= 4, "the layers were mounted one over another"
+
+
+def test_podman_keeps_owners_in_xattrs(store: Store) -> None:
+    """force_mask, for stores whose files cannot change hands: Podman passes xattr_permissions=2."""
+    settings = store.base / "storage.conf"
+    settings.write_text(settings.read_text() + "        force_mask = \"700\"\n")
+    image = busybox_image(store)
+    script = "echo x >/tmp/f; chown 5:6 /tmp/f; chmod 751 /tmp/f; stat -c '%a %u:%g' /tmp/f /etc/motd /tmp"
+    assert store.container(image, script, "--name", "owners").splitlines() == ["751 5:6", "644 0:0", "755 0:0"]
+    assert any("xattr_permissions=2" in call for call in store.calls())
+    store.podman("commit", "owners", "owners:1")
+    store.podman("rm", "owners")
+    again = store.container("localhost/owners:1", "stat -c '%a %u:%g' /tmp/f", "--rm")
+    assert again == "751 5:6\n"
+    made = next(path for path in (store.base / "root/overlay").glob("*/diff/tmp/f"))
+    assert (made.stat().st_uid, os.getxattr(made, "user.containers.override_stat")[:4]) == (0, b"5:6:")

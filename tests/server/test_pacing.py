@@ -1,9 +1,11 @@
-"""Following a lone client's processor: when it is done, and above all when not."""
+"""Spinning and following a lone client's processor: when each is done, and above all when not."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,23 +13,32 @@ import pytest
 from tests.lib.engines import wait_until
 from tests.wire.messages import request
 from unionfs.server import pacing
-from unionfs.server.pacing import EVERY, Pacer, Plain, pace, processor_of
+from unionfs.server.pacing import EVERY, SPIN, Pacer, Plain, pace, processor_of, running_threads
 from unionfs.wire import kernel as k
 
 
 class Stream:
-    """A pacer that is fed requests, each from a pid, and asked where it is bound to afterwards."""
+    """A pacer that is fed requests, each from a pid, and asked where it is bound to afterwards.
+
+    running   threads that want a processor; two are to be had
+    interval  ns from one request to the next
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.places = {1: 0, 2: 1}
         self.bound: set[int] = set()
         self.bindings = 0
+        self.running = 3
+        self.interval = 20_000
+        self.now = 10**9
+        monkeypatch.setattr(pacing, "running_threads", lambda _fd: self.running)
+        monkeypatch.setattr(pacing, "monotonic_ns", lambda: self.now)
         monkeypatch.setattr(pacing, "processor_of", lambda pid: self.places.get(pid, -1))
         monkeypatch.setattr(pacing, "receive", lambda _fd, _buffers: 40)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1})
         monkeypatch.setattr(os, "sched_setaffinity", self._bind)
         self._buf = bytearray(64)
-        self.pacer = Pacer(-1, self._buf)
+        self.pacer = Pacer(0, self._buf)
 
     def _bind(self, _pid: int, places: object) -> None:
         self.bound = set(places)  # type: ignore[call-overload]
@@ -41,8 +52,12 @@ class Stream:
                 raw[32:36] = pid.to_bytes(4, "little")
                 self._buf[: len(raw)] = raw
                 for _ in range(EVERY):
+                    self.now += self.interval
                     self.pacer.receive()
         return self.bound
+
+    def spins(self) -> bool:
+        return self.pacer.spinning
 
 
 @pytest.fixture
@@ -102,6 +117,7 @@ def test_the_end_gives_back_thread_and_signal(monkeypatch: pytest.MonkeyPatch) -
     before = signal.getsignal(signal.SIGALRM)
     stream = Stream(monkeypatch)
     stream.requests(1, looks=2)
+    assert stream.bound == {0}
     stream.pacer.close()
     assert stream.bound == {0, 1}
     assert signal.getsignal(signal.SIGALRM) == before
@@ -124,6 +140,62 @@ def test_the_processor_of_a_thread() -> None:
         assert processor_of(os.getpid()) == place
     os.sched_setaffinity(0, mine)
     assert processor_of(2**22 + 1) == -1
+
+
+def test_it_spins_while_requests_come_densely_and_nobody_else_wants_to_run(stream: Stream) -> None:
+    stream.running = 2
+    stream.requests(1)
+    assert not stream.spins(), "one look is not enough to know how densely they come"
+    stream.requests(1)
+    assert stream.spins()
+    stream.interval = 3 * SPIN
+    stream.requests(1)
+    assert not stream.spins()
+
+
+def test_spinning_binds_to_nothing(stream: Stream) -> None:
+    stream.requests(1, looks=3)
+    assert stream.bound == {0}
+    stream.running = 1
+    stream.requests(1, looks=pacing.CALM + 1)
+    assert stream.spins()
+    assert stream.bound == {0, 1}
+
+
+def test_others_who_want_to_run_end_the_spinning_for_a_while(stream: Stream) -> None:
+    stream.running = 2
+    stream.requests(1, looks=2)
+    stream.running = 3
+    stream.requests(1)
+    assert not stream.spins()
+    stream.running = 2
+    stream.requests(1, looks=pacing.CALM - 1)
+    assert not stream.spins()
+    stream.requests(1, looks=2)
+    assert stream.spins()
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_waiting_returns_the_request_that_came_late(spinning: bool) -> None:
+    mine, yours = socket.socketpair()
+    with mine, yours:
+        buf = bytearray(64)
+        pacer = pace(mine.fileno(), buf)
+        assert isinstance(pacer, Pacer)
+        pacer.spinning = spinning
+        late = threading.Timer(0.05, yours.send, [b"request"])
+        late.start()
+        assert pacer.receive() == 7
+        assert bytes(buf[:7]) == b"request"
+        late.join()
+        pacer.close()
+
+
+def test_running_threads() -> None:
+    fd = os.open("/proc/loadavg", os.O_RDONLY)
+    assert running_threads(fd) >= 1
+    assert running_threads(fd) >= 1, "it can be asked again"
+    os.close(fd)
 
 
 def test_with_one_processor_there_is_nobody_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from select import POLLIN, poll
 from struct import Struct
+from time import monotonic_ns
 
 from unionfs.device.channel import receive
 from unionfs.wire.kernel import FUSE_READ, FUSE_WRITE
@@ -54,7 +56,10 @@ if TYPE_CHECKING:
         def close(self) -> None: ...
 
 
-EVERY = 31  # requests from one look to the next: a look costs 15 µs
+EVERY = 31  # requests from one look to the next: a look costs 1 µs, one at the client 15 µs
+SPIN = 100_000  # ns for which the next request is waited for without sleeping
+DENSE = EVERY * 2 * SPIN  # ns that this many requests may take for spinning to be worth it
+CALM = 8  # looks without spinning after somebody else wanted the processor
 IDLE = 0.1  # s without a look after which the thread is let go
 _opcode_pid = Struct("=4xI24xI").unpack_from
 
@@ -76,35 +81,78 @@ class Plain:
 
 
 class Pacer:
-    """Waits in the kernel, on the lone client's processor. Only for the main thread: it uses SIGALRM."""
+    """Waits in the way that is best at the moment. Only for the main thread: it uses SIGALRM.
 
-    __slots__ = ("_allowed", "_before", "_buf", "_buffers", "_client", "_fd", "_left", "_place")
+    The descriptor must not block. `spinning`: what the last look has decided on.
+    """
+
+    __slots__ = ("_allowed", "_before", "_buf", "_buffers", "_calm", "_client", "_fd", "_left", "_load", "_place",
+                 "_poll", "_since", "spinning")  # fmt: skip
 
     def __init__(self, fd: int, buf: bytearray) -> None:
         self._fd = fd
         self._buf = buf
         self._buffers = [buf]
         self._left = EVERY
+        self.spinning = False
+        self._calm = 0  # looks left without spinning
+        self._since = 0  # ns: when the last look was
+        self._load = os.open("/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
         self._client = 0  # pid of the last client looked at
         self._place = -1  # the processor the thread is bound to; -1: none
         self._allowed = os.sched_getaffinity(0)
         self._before = signal.signal(signal.SIGALRM, self._idle)
+        waiting = poll()
+        waiting.register(fd, POLLIN)
+        self._poll = waiting.poll
 
     def receive(self) -> int:
         self._left -= 1
         if not self._left:
             self._look()
-        return receive(self._fd, self._buffers)
+        while True:
+            try:
+                return receive(self._fd, self._buffers)
+            except BlockingIOError:
+                self._wait()
+
+    def _wait(self) -> None:
+        """Returns when there is a request, or seemed to be one."""
+        poll = self._poll
+        if self.spinning:
+            end = monotonic_ns() + SPIN
+            while not poll(0):
+                if monotonic_ns() > end:
+                    break
+            else:
+                return
+        poll()
 
     def close(self) -> None:
         """Gives the thread and the signal back."""
+        os.close(self._load)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, self._before)
         self._let_go()
 
     def _look(self) -> None:
-        """Whose request the last one was, and what follows."""
+        """How it has gone since the last look, and what follows."""
         self._left = EVERY
+        now = monotonic_ns()
+        dense = now - self._since < DENSE
+        self._since = now
+        if running_threads(self._load) > len(self._allowed):
+            self._calm = CALM
+        elif self._calm:
+            self._calm -= 1
+        self.spinning = dense and not self._calm
+        if self.spinning:
+            self._let_go()
+        else:
+            self._follow()
+
+    def _follow(self) -> None:
+        """To the processor of the client whose request the last one was, if all are."""
         opcode, pid = _opcode_pid(self._buf)
         if not pid:
             return
@@ -136,8 +184,14 @@ class Pacer:
 def pace(fd: int, buf: bytearray) -> Pace:
     """The best there is here: following needs the main thread and more than one processor."""
     if threading.current_thread() is threading.main_thread() and len(os.sched_getaffinity(0)) > 1:
+        os.set_blocking(fd, False)
         return Pacer(fd, buf)
     return Plain(fd, buf)
+
+
+def running_threads(fd: int) -> int:
+    """Threads of the whole machine that run or could run now, from a descriptor of /proc/loadavg."""
+    return int(os.pread(fd, 100, 0).split(None, 4)[3].partition(b"/")[0])
 
 
 def processor_of(pid: int) -> int:

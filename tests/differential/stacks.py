@@ -16,8 +16,8 @@ _OWNERS = st.sampled_from([0, 0, 4001, 4002])
 
 
 @st.composite
-def _leaf(draw: st.DrawFn) -> Entry:
-    kind = draw(st.sampled_from(["file", "file", "file", "symlink", "fifo", "char"]))
+def _leaf(draw: st.DrawFn, simple: bool) -> Entry:
+    kind = draw(st.sampled_from(["file", "file", "file", "symlink", "fifo", "fifo" if simple else "char"]))
     common: dict[str, Any] = {"mtime": draw(_TIMES), "uid": draw(_OWNERS), "gid": draw(_OWNERS)}
     if kind == "file":
         content = draw(st.sampled_from([b"", b"short", b"0123456789" * 10, b"x" * 5000]))
@@ -31,10 +31,10 @@ def _leaf(draw: st.DrawFn) -> Entry:
 
 
 class _Filler:
-    """Fills one layer. `below` are the directories that the layers under it show."""
+    """Fills one layer. `below` are the directories that the layers under it show; `simple`: no devices, no links."""
 
-    def __init__(self, draw: st.DrawFn, below: set[str], upper: bool) -> None:
-        self.draw, self.below = draw, below
+    def __init__(self, draw: st.DrawFn, below: set[str], upper: bool, simple: bool) -> None:
+        self.draw, self.below, self.simple = draw, below, simple
         # The kernel reads whiteouts in xattr form in lowers only.
         self.forms = [DEVICE] if upper else [DEVICE, DEVICE, DEVICE, XATTR]
         self.made: dict[str, Entry] = {"": Dir(mtime=draw(_TIMES))}
@@ -54,9 +54,9 @@ class _Filler:
 
     def leaf(self) -> Entry:
         files = [path for path, entry in self.made.items() if isinstance(entry, File)]
-        if files and self.draw(st.integers(0, 3)) == 0:
+        if files and not self.simple and self.draw(st.integers(0, 3)) == 0:
             return Link(self.draw(st.sampled_from(files)))
-        return self.draw(_leaf())
+        return self.draw(_leaf(self.simple))
 
     def directory(self, path: str, depth: int, parent_merged: bool) -> None:
         draw = self.draw
@@ -79,14 +79,14 @@ class _Filler:
 
 
 @st.composite
-def stacks(draw: st.DrawFn) -> tuple[list[Layer], Layer | None]:
+def stacks(draw: st.DrawFn, simple: bool = False) -> tuple[list[Layer], Layer | None]:
     """(lowers from the top, upper's content or None)."""
     with_upper = draw(st.integers(0, 3)) == 0
     made: list[Layer] = []
     below: set[str] = set()
     count = draw(st.integers(1, 3))
     for at in range(count + with_upper):
-        filler = _Filler(draw, below, upper=at == count)
+        filler = _Filler(draw, below, upper=at == count, simple=simple)
         filler.fill("", 0, merged=bool(made))
         below = filler.shown()
         made.insert(0, filler.made)

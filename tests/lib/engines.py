@@ -202,7 +202,9 @@ class Mounted:
             found += [f"lower {os.path.basename(path)} changed: {line}" for line in lines]
         if not self.readonly:
             lowers = self.lowers + self.data
-            found += stackcheck.check(lowers, self.upper, self.work, stray_whiteouts=self.stray_whiteouts)
+            space = "user.overlay." if "userxattr" in self.options else "trusted.overlay."
+            stray = self.stray_whiteouts
+            found += stackcheck.check(lowers, self.upper, self.work, space=space, stray_whiteouts=stray)
         log = Path(self.base, "log")
         if log.exists() and "Traceback" in log.read_text(errors="replace"):
             found.append("the daemon logged: " + log.read_text(errors="replace")[-3000:])

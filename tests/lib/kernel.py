@@ -20,6 +20,7 @@ AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = -100, 0x100, 0
 MS_RDONLY, MS_REMOUNT, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 32, 2, 8
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 FS_IMMUTABLE, FS_APPEND, FS_NOATIME, FS_NODUMP = 0x10, 0x20, 0x80, 0x40
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 _STATX_BTIME = 0x800
 _PR_GET_SECUREBITS, _PR_SET_SECUREBITS = 27, 28
 _SYS_GETDENTS64, _SYS_STATX = 217, 332
@@ -28,7 +29,7 @@ if os.uname().machine == "aarch64":
 
 type_names = {1: "fifo", 2: "chr", 4: "dir", 6: "blk", 8: "reg", 10: "lnk", 12: "sock"}
 
-Path = str | bytes
+Path = str | bytes | os.PathLike[str]
 
 
 class Dirent(NamedTuple):
@@ -51,6 +52,11 @@ def mount(source: str, target: Path, fstype: str, options: str, flags: int = 0) 
         _libc.mount(source.encode(), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), options.encode()),
         target,
     )
+
+
+def unshare(flags: int) -> None:
+    """Leaves namespaces of the parent for new ones (CLONE_NEW…)."""
+    _check(_libc.unshare(flags))
 
 
 def drop_on_setuid() -> None:

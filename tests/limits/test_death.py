@@ -20,7 +20,7 @@ from tests.lib.engines import ROOT, Mounted, wait_until
 from tests.lib.errors import fails
 from tests.lib.layers import File
 
-pytestmark = pytest.mark.engines("unionfs")
+pytestmark = pytest.mark.engines("unionfs", "fusepy")
 
 
 def daemon_of(fs: Mounted) -> int:
@@ -93,6 +93,7 @@ def test_a_client_of_a_daemon_that_stands_still(mount: Mount) -> None:
     assert fs.read("f") == b"content"
 
 
+@pytest.mark.engines("unionfs")
 def test_few_descriptors(mount: Mount) -> None:
     """256 of them are enough for many more directories, and for as many open files as there is room for."""
     layer = {f"d{i}/{name}": name for i in range(120) for name in ("f", "g")}

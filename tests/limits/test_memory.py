@@ -13,7 +13,6 @@ from tests.lib import kernel
 from tests.lib.engines import Mounted, wait_until
 from tests.lib.layers import Dir
 
-pytestmark = pytest.mark.engines("unionfs")
 MIB = 1 << 20
 
 
@@ -44,6 +43,7 @@ def empty(fs: Mounted) -> None:
     os.rmdir(fs.path("top"))
 
 
+@pytest.mark.engines("unionfs")
 @pytest.mark.parametrize("files", [20_000, pytest.param(200_000, marks=pytest.mark.long)])
 def test_memory_falls_when_files_go(mount: Mount, files: int) -> None:
     fs = mount({})
@@ -58,6 +58,21 @@ def test_memory_falls_when_files_go(mount: Mount, files: int) -> None:
     wait_until(lambda: descriptors(fs) <= fds + 2, "descriptors to be closed")
 
 
+@pytest.mark.engines("fusepy")
+def test_files_that_are_gone_take_no_memory(mount: Mount) -> None:
+    """It never says that the kernel has forgotten a file; what is gone is let go all the same."""
+    fs = mount({})
+    fill(fs, 1000)
+    empty(fs)
+    before, fds = resident(fs), descriptors(fs)
+    for _ in range(4):
+        fill(fs, 2500)
+        empty(fs)
+    assert resident(fs) - before < 2 * MIB, "files that are gone take memory"
+    assert descriptors(fs) <= fds + 64
+
+
+@pytest.mark.engines("unionfs", "fusepy")
 def test_descriptors_are_bounded(mount: Mount) -> None:
     """More directories known than descriptors may be held."""
     fs = mount({f"d{i}/f": "" for i in range(1500)})
@@ -68,6 +83,7 @@ def test_descriptors_are_bounded(mount: Mount) -> None:
     assert descriptors(fs) < min(4096, max(16, limit // 4)) + 64
 
 
+@pytest.mark.engines("unionfs", "fusepy")
 @pytest.mark.parametrize("names", [10_000, pytest.param(200_000, marks=pytest.mark.long)])
 def test_a_large_directory_listed_while_it_changes(mount: Mount, names: int) -> None:
     """Names that are there throughout are given once each; those that come and go at most once each."""

@@ -91,7 +91,8 @@ class Core:
     def faults(self) -> list[str]:
         """Of the layers on disk, once nothing has them open."""
         stray = self.stray_whiteouts
-        found = stackcheck.check(self.lowers + self.data, self.upper, self.work, stray_whiteouts=stray)
+        form = str(self.options.get("whiteout", "device"))
+        found = stackcheck.check(self.lowers + self.data, self.upper, self.work, form=form, stray_whiteouts=stray)
         for path, before in zip(self.lowers + self.data, self.before, strict=True):
             found += tree.diff(before, tree.snapshot(path, exact=True), names="before after")
         return found

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lib.layers import WHITEOUT, Dir, File, Layer, Link, Special, Symlink
+from tests.lib.layers import AUFS, DEVICE, XATTR, Dir, File, Layer, Link, Special, Symlink, Whiteout
 from tests.union.core import ROOT, Core, View, differences
 from unionfs.layer import verbs
 
@@ -43,11 +43,15 @@ LOWERS: list[Layer] = [
     },
     {"d/b": "db", "d/sub/low": "low", "e/low": "", "h4": "x"},
 ]  # fmt: skip
-UPPER: Layer = {
-    "gone": WHITEOUT, "gonedir": WHITEOUT, "setgid": Dir(mode=0o2775, gid=9), "setgid/w": WHITEOUT,
-    "empty": Dir(), "empty/x": WHITEOUT, "mine": File("mine", xattrs={"user.b": b"2"}), "minedir/f": "own",
-    "void": Dir(),
-}  # fmt: skip
+
+
+def upper(form: str) -> Layer:
+    white = Whiteout(form)
+    return {
+        "gone": white, "gonedir": white, "setgid": Dir(mode=0o2775, gid=9), "setgid/w": white, "empty": Dir(),
+        "empty/x": white, "mine": File("mine", xattrs={"user.b": b"2"}), "minedir/f": "own", "void": Dir(),
+    }  # fmt: skip
+
 
 Operation = Callable[[Core], object]
 
@@ -72,7 +76,11 @@ def _open(core: Core, path: str, flags: int) -> None:
 
 
 def _rename(old: str, new: str, flags: int = 0) -> Operation:
-    return lambda core: core.union.rename(*core.at(old), *core.at(new), flags)
+    def rename(core: Core) -> None:
+        core.find(new)  # as the kernel does: what is replaced is known, and forgotten by who knows it
+        core.union.rename(*core.at(old), *core.at(new), flags)
+
+    return rename
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -109,6 +117,7 @@ OPERATIONS: dict[str, Operation] = {
     "rename a lower file": _rename("f", "e/moved"),
     "rename a lower file over a lower file": _rename("f", "d/a"),
     "rename a lower file over a whiteout": _rename("f", "gone"),
+    "rename a lower file over an upper file": _rename("f", "mine"),
     "rename an upper file over a lower file": _rename("mine", "d/a"),
     "rename an upper file": _rename("mine", "d/new"),
     "rename a lower hard link": _rename("h1", "e/moved"),
@@ -160,15 +169,21 @@ SHORTENS = ("open a lower file with O_TRUNC", "truncate a lower file")
 COUNTS = ("chmod a lower hard link", "link a lower hard link", "unlink a lower hard link", "rename a lower hard link")
 
 
-class Trial:
-    """One try of an operation on a fresh stack, with one call failing (at < 0: none)."""
+# Those that make, lift or step over a whiteout.
+WHITEOUTS = [
+    what for what in OPERATIONS if "whiteout" in what or what.startswith(("unlink a lower", "rename", "exchange"))
+]
 
-    def __init__(self, base: Path, what: str, failing: Failing, at: int, error: int, warm: bool) -> None:
+
+class Trial:
+    """One try of an operation on a fresh stack with whiteouts in `form`, with one call failing (at < 0: none)."""
+
+    def __init__(self, base: Path, what: str, failing: Failing, at: int, error: int, warm: bool, form: str) -> None:
         self.operation, self.failing, self.error = OPERATIONS[what], failing, error
         self.problems: list[str] = []
         base.mkdir()
         descriptors = _open_descriptors()
-        core = Core(base, LOWERS, UPPER)
+        core = Core(base, LOWERS, upper(form), whiteout=form)
         core.union.lock.acquire()
         if warm:  # a mount that has been used has looked up every name and listed every directory
             core.view()
@@ -212,26 +227,42 @@ class Trial:
         return found
 
 
+FAILING = [
+    pytest.param(CHANGING, ENOSPC, id="ENOSPC", marks=pytest.mark.long),
+    pytest.param(CHANGING + READING, EIO, id="EIO"),
+]
+
+
 @pytest.mark.parametrize("warm", [True, False], ids=["used", "fresh"])
 @pytest.mark.parametrize("what", OPERATIONS)
-@pytest.mark.parametrize(
-    ("names", "error"),
-    [
-        pytest.param(CHANGING, ENOSPC, id="ENOSPC", marks=pytest.mark.long),
-        pytest.param(CHANGING + READING, EIO, id="EIO"),
-    ],
-)
+@pytest.mark.parametrize(("names", "error"), FAILING)
 def test_error(
     what: str, names: tuple[str, ...], error: int, warm: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Core(tmp_path / "old", LOWERS, UPPER) as core:
+    injected(what, names, error, warm, DEVICE, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("form", [XATTR, AUFS])
+@pytest.mark.parametrize("what", WHITEOUTS)
+@pytest.mark.parametrize(("names", "error"), FAILING)
+def test_error_with_other_whiteouts(
+    what: str, names: tuple[str, ...], error: int, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    injected(what, names, error, True, form, tmp_path, monkeypatch)
+
+
+def injected(
+    what: str, names: tuple[str, ...], error: int, warm: bool, form: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with Core(tmp_path / "old", LOWERS, upper(form), whiteout=form) as core:
         old = core.view()
     failing = Failing(monkeypatch, names)
-    well = Trial(tmp_path / "well", what, failing, -1, 0, warm)
+    well = Trial(tmp_path / "well", what, failing, -1, 0, warm, form)
     assert (well.verdict, well.problems) == (None, [])
     ignore = {"nlink"} if what in COUNTS else {"size", "content"} if what in SHORTENS else set()
     faults: list[str] = []
     for at, called in enumerate(well.calls):
-        trial = Trial(tmp_path / f"{at}", what, failing, at, error, warm)
+        trial = Trial(tmp_path / f"{at}", what, failing, at, error, warm, form)
         faults += [f"call {at} of {len(well.calls)}, {called}: {x}" for x in trial.judge(old, well.shown, ignore)]
     assert not faults, "\n".join(faults)

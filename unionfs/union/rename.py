@@ -112,26 +112,59 @@ def _cleared(stack: Stack, directory: Dir) -> None:
 
 def _move_on_disk(stack: Stack, source: Node, old_fd: int, old: bytes, new_fd: int, new: bytes, needs_whiteout: bool,
                   over_whiteout: bool) -> None:
-    if source.is_dir and over_whiteout and stack.abilities.whiteout != "aufs":
-        verbs.rename(old_fd, old, new_fd, new, RENAME_EXCHANGE)  # the whiteout goes where the directory was
+    able = stack.abilities
+    at_once = needs_whiteout and able.rename_whiteout
+    if able.whiteout == "aufs":
+        _move_beside_marks(stack, old_fd, old, new_fd, new, needs_whiteout, over_whiteout)
+    elif over_whiteout and (source.is_dir or (needs_whiteout and not at_once and able.exchange)):
+        if needs_whiteout and able.whiteout == "xattr":
+            whiteout.announce(stack, old_fd)
+        verbs.rename(old_fd, old, new_fd, new, RENAME_EXCHANGE)  # the whiteout goes where the object was
         if not needs_whiteout:
             checks.discard(old_fd, old)
-    elif needs_whiteout and stack.abilities.rename_whiteout:
+    elif at_once:
         verbs.rename(old_fd, old, new_fd, new, RENAME_WHITEOUT)
         whiteout.count(stack, old)
+    elif needs_whiteout:
+        _move_and_put(stack, source, old_fd, old, new_fd, new)
     else:
         verbs.rename(old_fd, old, new_fd, new)
-        if over_whiteout:
-            whiteout.lift(stack, new_fd, new)
-        if needs_whiteout:
-            _put_or_move_back(stack, old_fd, old, new_fd, new)
 
 
-def _put_or_move_back(stack: Stack, old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
-    try:
+def _move_beside_marks(stack: Stack, old_fd: int, old: bytes, new_fd: int, new: bytes, needs_whiteout: bool,
+                       over_whiteout: bool) -> None:
+    """AUFS form: an object beside its mark shows, so the mark for the old name comes first."""
+    if needs_whiteout:
         whiteout.put(stack, old_fd, old)
+    try:
+        verbs.rename(old_fd, old, new_fd, new)
+        if over_whiteout:
+            _lift_or_move_back(stack, old_fd, old, new_fd, new)
+    except BaseException:
+        if needs_whiteout:
+            whiteout.lift(stack, old_fd, old)
+        raise
+
+
+def _lift_or_move_back(stack: Stack, old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
+    try:
+        whiteout.lift(stack, new_fd, new)
     except BaseException:
         verbs.rename(new_fd, new, old_fd, old)
+        raise
+
+
+def _move_and_put(stack: Stack, source: Node, old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
+    """Where no whiteout comes with a rename. What is replaced changes places first, so that it can come back."""
+    flags = RENAME_EXCHANGE if stack.abilities.exchange and verbs.exists(new_fd, new) else 0
+    verbs.rename(old_fd, old, new_fd, new, flags)
+    try:
+        if flags:
+            whiteout.replace(stack, old_fd, old, source.is_dir)
+        else:
+            whiteout.put(stack, old_fd, old)
+    except BaseException:
+        verbs.rename(new_fd, new, old_fd, old, flags)
         raise
 
 

@@ -135,6 +135,28 @@ def test_rename_of_one_of_several_links(mount: Mount) -> None:
     assert tree.listing_faults(fs.mnt) == []
 
 
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+def test_an_open_file_met_again_by_a_name_not_asked_for_so_far(mount: Mount, how: str) -> None:
+    """The only name that was known goes; on disk the file then looks like one that never had several."""
+    fs = mount({"other": "o"}, upper={"d/a": File("shared"), "b": Link("d/a")})
+    fd = os.open(fs.path("b"), os.O_RDWR | os.O_APPEND)
+    try:
+        if how == "unlink":
+            os.unlink(fs.path("b"))
+        else:
+            os.rename(fs.path("other"), fs.path("b"))
+        assert fs.stat("d/a").st_size == 6
+        os.write(fd, b" and longer")
+        assert fs.stat("d/a").st_size == os.fstat(fd).st_size == 17
+        os.truncate(fs.path("d/a"), 3)
+        assert os.fstat(fd).st_size == 3
+        assert os.fstat(fd).st_ino == fs.stat("d/a").st_ino
+        assert os.fstat(fd).st_nlink == fs.stat("d/a").st_nlink == 1
+    finally:
+        os.close(fd)
+    assert fs.read("d/a") == b"sha"
+
+
 def test_unlinked_lower_file_stays_readable(mount: Mount) -> None:
     fs = mount({"f": "content"})
     with open(fs.path("f"), "rb") as file:

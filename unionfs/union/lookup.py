@@ -175,9 +175,9 @@ def _node_of(stack: Stack, directory: Dir, name: bytes, layer: int, st: os.stat_
     ino = stack.inode_number(layer, st.st_ino)
     if layer == UPPER and directory.impure:
         ino = stack.origin_number(fd, name) or ino
-    if st.st_nlink == 1:
-        return Node(ino, kind, layer, directory, name)
     key = ino if layer != UPPER else upper_key(st)
+    if st.st_nlink == 1 and key not in stack.hard_links:  # one that had other names may be open by them still
+        return Node(ino, kind, layer, directory, name)
     node = stack.hard_links.get(key)
     if node is None:
         node = stack.indexed_node(directory, name, layer, ino, kind, fd) or Node(ino, kind, layer, directory, name)

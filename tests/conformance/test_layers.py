@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 
 import pytest
@@ -238,3 +239,17 @@ def test_origin_that_lies(mount: Mount) -> None:
     assert fs.read("f") == b"x"
     os.unlink(fs.path("f"))
     assert fs.ls() == ["g"]
+
+
+@pytest.mark.engines("overlay", "unionfs", "fusepy")
+def test_an_upper_that_was_mounted_volatile(mount: Mount) -> None:
+    """It may lack what was written last, so it is not mounted again until somebody says that this does not matter."""
+    fs = mount({"f": "x"}, options=["volatile"])
+    fs.append("f", b"y")
+    fs.unmount()
+    fs.options = []
+    with pytest.raises((OSError, AssertionError), match=r"Invalid argument|incompat/volatile exists"):
+        fs.mount()
+    shutil.rmtree(f"{fs.work}/work/incompat")
+    fs.mount()
+    assert fs.read("f") == b"xy"

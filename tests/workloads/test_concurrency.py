@@ -236,7 +236,7 @@ def test_everything_at_once(mount: Mount) -> None:
     def one(chosen: random.Random) -> None:
         path = fs.path(f"d{chosen.randrange(5)}/f{chosen.randrange(7)}")
         other = fs.path(f"d{chosen.randrange(5)}/f{chosen.randrange(7)}")
-        kind = chosen.randrange(10)
+        kind = chosen.randrange(11)
         if kind == 0:
             os.rename(path, other)
         elif kind == 1:
@@ -257,6 +257,10 @@ def test_everything_at_once(mount: Mount) -> None:
             os.mkdir(os.path.dirname(path))
         elif kind == 8:
             os.listdir(os.path.dirname(path))
+        elif kind == 9:
+            with open(path, "r+b") as file:
+                os.unlink(path)
+                file.write(b"longer than before")
         elif fs.engine != "plain":
             kernel.forget_names(fs.mnt)
 

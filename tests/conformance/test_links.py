@@ -87,6 +87,18 @@ def test_link_to_a_lower_file(mount: Mount) -> None:
     assert fs.read("d/f") == b"xy"
 
 
+def test_link_of_a_lower_file_into_a_new_directory(mount: Mount) -> None:
+    """It keeps the number of the lower one, which on disk only the directory's mark says."""
+    fs = mount({"f": "x", "d/g": "y"})
+    os.mkdir(fs.path("new"))
+    os.link(fs.path("f"), fs.path("new/f"))
+    os.link(fs.path("d/g"), fs.path("new/g"))
+    before = {name: fs.stat(name).st_ino for name in ("f", "new/f", "d/g", "new/g")}
+    fs.remount()
+    assert tree.listing_faults(fs.mnt) == []
+    assert {name: fs.stat(name).st_ino for name in before} == before
+
+
 def test_link_of_a_symlink_and_of_a_fifo(mount: Mount) -> None:
     fs = mount({"l": Symlink("t"), "p": Special(0o010000)})
     os.link(fs.path("l"), fs.path("l2"), follow_symlinks=False)

@@ -41,6 +41,17 @@ def test_numbers_of_a_merged_directory_that_was_not_copied_up(mount: Mount) -> N
     assert tree.listing_faults(fs.mnt) == []
 
 
+def test_numbers_of_copies_that_nobody_has_asked_for(mount: Mount) -> None:
+    """So many that the kernel asks for names alone: then the listing itself has to know."""
+    fs = mount({f"d/file{i:04}": "" for i in range(1500)})
+    for i in range(0, 1500, 3):
+        os.chmod(fs.path(f"d/file{i:04}"), 0o600)
+    fs.remount()
+    listed = {entry.name: entry.ino for entry in kernel.all_dirents(fs.path("d")) if entry.name[:1] != b"."}
+    assert listed == {name: fs.stat(b"d/" + name).st_ino for name in listed}
+    assert len(listed) == 1500
+
+
 def test_dot_dot_numbers(mount: Mount) -> None:
     fs = mount({"a/b/c": ""})
     by_name = {entry.name: entry for entry in kernel.all_dirents(fs.path("a/b"))}

@@ -234,6 +234,21 @@ class TestAcl:
         assert acl.decode(os.getxattr(fs.path("d/f"), acl.ACCESS)) == "u:6 user:4001:6 g:5 m:6 o:0"
         assert os.getxattr(fs.path("d"), acl.DEFAULT) == default
 
+    def test_over_a_whiteout_the_directory_counts_as_well(self, mount: Mount) -> None:
+        """Such an object may have been made elsewhere and moved: with the group and the ACL of where it is."""
+        default = acl.encode("u:7 user:4001:6 g:5 m:7 o:0")
+        fs = mount({"d": Dir(mode=0o2777, gid=STAFF, xattrs={acl.DEFAULT: default}), "d/f": "", "d/sub/x": ""})
+        os.unlink(fs.path("d/f"))
+        os.unlink(fs.path("d/sub/x"))
+        os.rmdir(fs.path("d/sub"))
+        fs.write("d/f", b"", mode=0o666)
+        os.mkdir(fs.path("d/sub"), 0o777)
+        for name, shown in (("d/f", "u:6 user:4001:6 g:5 m:6 o:0"), ("d/sub", "u:7 user:4001:6 g:5 m:7 o:0")):
+            assert acl.decode(os.getxattr(fs.path(name), acl.ACCESS)) == shown
+            assert fs.stat(name).st_gid == STAFF
+        assert os.getxattr(fs.path("d/sub"), acl.DEFAULT) == default
+        assert fs.stat("d/sub").st_mode & 0o2000
+
     def test_umask_counts_without_a_default_acl(self, mount: Mount) -> None:
         fs = mount({"d": Dir()})
         os.umask(0o027)

@@ -89,6 +89,10 @@ class FakeUnion:
         self.defer_sync = False
         self.forgotten: list[FakeNode] = []
         self.calls: list[str] = []
+        self.read_ahead: list[bytes] = []
+
+    def read_soon(self, node: FakeNode) -> None:
+        self.read_ahead.append(node.name)
 
     # --- names ---
 

@@ -60,6 +60,7 @@ class FakeKernel:
         self._unique = 100
         self._minor = minor
         self.init: bytes = b""
+        self.notifications: list[tuple[int, bytes]] = []  # (code, body)
 
     def _serve(self) -> None:
         try:
@@ -97,11 +98,15 @@ class FakeKernel:
         self._ours.send(message)
 
     def receive(self) -> tuple[int, int, bytes]:
-        """(unique, errno, body) of the next reply."""
-        reply = self._ours.recv(_SIZE)
-        assert int.from_bytes(reply[:4], "little") == len(reply)
-        error = int.from_bytes(reply[4:8], "little", signed=True)
-        return int.from_bytes(reply[8:16], "little"), -error, reply[16:]
+        """(unique, errno, body) of the next reply; notifications before it are noted."""
+        while True:
+            reply = self._ours.recv(_SIZE)
+            assert int.from_bytes(reply[:4], "little") == len(reply)
+            error = int.from_bytes(reply[4:8], "little", signed=True)
+            unique = int.from_bytes(reply[8:16], "little")
+            if unique:
+                return unique, -error, reply[16:]
+            self.notifications.append((error, reply[16:]))
 
     def silent(self) -> bool:
         """Whether no reply is waiting, after one to a later request has been received."""

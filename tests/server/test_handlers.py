@@ -14,6 +14,8 @@ import pytest
 from tests.server.fake import FakeNode, FakeUnion
 from tests.server.kernel import Attr, FakeKernel, setattr_in, u32, u64
 from tests.wire.messages import b4, b8
+from unionfs.server.desk import FED_SIZE
+from unionfs.server.readahead import LARGEST, PAUSE
 from unionfs.server.session import Options
 from unionfs.wire import encode
 from unionfs.wire import kernel as k
@@ -246,6 +248,78 @@ def test_open_read_release(fuse: FakeKernel, union: FakeUnion) -> None:
     fuse.release(node, handle)
     assert fuse.session.state.files == {}
     assert not next(n for n in union.nodes.values() if n.name == b"file").files
+
+
+def evict(path: Path) -> None:
+    """Let the file's data be on disk only."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
+        except BlockingIOError:  # which had the kernel begin to read it
+            os.pread(file.fileno(), 1, 0)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return
+    pytest.skip("a file system in memory")
+
+
+def stored(fuse: FakeKernel) -> list[tuple[int, int, bytes]]:
+    """(node id, offset, data) of what the kernel was given to keep."""
+    return [(u64(body, 0), u64(body, 8), body[24:]) for code, body in fuse.notifications if code == k.FUSE_NOTIFY_STORE]
+
+
+def test_the_first_open_of_a_small_file_brings_its_data(fuse: FakeKernel) -> None:
+    node = fuse.lookup(ROOT, b"file")
+    first, _, _ = fuse.open(node, os.O_RDONLY)
+    assert stored(fuse) == [(node, 0, b"content")]
+    second, _, _ = fuse.open(node, os.O_RDONLY)
+    fuse.release(node, first)
+    fuse.release(node, second)
+    fuse.release(node, fuse.open(node, os.O_RDONLY)[0])
+    assert len(stored(fuse)) == 1, "the kernel has it"
+
+
+def test_data_is_not_brought_where_it_may_not_be_wanted(fuse: FakeKernel, tree: Path) -> None:
+    (tree / "large").write_bytes(bytes(FED_SIZE))
+    (tree / "empty").touch()
+    for name in (b"large", b"empty", b"dir"):
+        fuse.open(fuse.lookup(ROOT, name), os.O_RDONLY)
+    fuse.open(fuse.lookup(ROOT, b"file"), os.O_WRONLY)
+    assert stored(fuse) == []
+
+
+def test_data_is_not_brought_to_a_second_reader(fuse: FakeKernel, union: FakeUnion, tree: Path) -> None:
+    """The first may be waiting for a READ with its pages locked, and a store would wait for him, and he for us."""
+    node = fuse.lookup(ROOT, b"file")
+    fuse.open(node, os.O_WRONLY)
+    fuse.open(node, os.O_RDONLY)
+    assert stored(fuse) == []
+
+
+def test_an_open_waits_for_no_disk(fuse: FakeKernel, tree: Path) -> None:
+    evict(tree / "file")
+    fuse.open(fuse.lookup(ROOT, b"file"), os.O_RDONLY)
+    assert stored(fuse) == []
+
+
+def test_files_are_read_ahead_once_files_come_from_disk(fuse: FakeKernel, union: FakeUnion, tree: Path) -> None:
+    (tree / "dir" / "more").write_bytes(b"more")
+    (tree / "dir" / "large").write_bytes(bytes(LARGEST + 1))
+    os.mkfifo(tree / "dir" / "fifo")
+    listing = fuse.lookup(ROOT, b"dir"), b8(0), b8(0), b4(4096), b4(0), b8(0), b8(0)
+    fuse.good(k.FUSE_READDIRPLUS, *listing)
+    assert union.read_ahead == [], "nobody reads files"
+    evict(tree / "file")
+    node = fuse.lookup(ROOT, b"file")
+    fuse.read(node, fuse.open(node, os.O_RDONLY)[0], 0, 4096)
+    fuse.good(k.FUSE_READDIRPLUS, *listing)
+    assert sorted(union.read_ahead) == [b"inner", b"more"]
+    for _ in range(PAUSE + 1):
+        fuse.good(k.FUSE_READDIRPLUS, *listing)
+    union.read_ahead.clear()
+    fuse.good(k.FUSE_READDIRPLUS, *listing)
+    assert union.read_ahead == [], "directories are listed, but their files not read any more"
 
 
 def test_a_read_of_the_largest_size(fuse: FakeKernel, tree: Path) -> None:

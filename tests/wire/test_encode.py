@@ -146,4 +146,8 @@ def test_notifications() -> None:
     assert encode.inval_inode(5, 0, 4096) == reply(b8(5), b8(0), b8(4096), error=2, unique=0)
     assert encode.inval_entry(5, b"abc") == reply(b8(5), b4(3), b4(0), b"abc\0", error=3, unique=0)
     assert encode.delete(5, 6, b"abc") == reply(b8(5), b8(6), b4(3), b4(0), b"abc\0", error=6, unique=0)
+    stored = bytearray(encode.STORE_AT + 3)
+    stored[encode.STORE_AT :] = b"abc"
+    assert encode.put_store(stored, 5, 4096, 3) == len(stored)
+    assert bytes(stored) == reply(b8(5), b8(4096), b4(3), b4(0), b"abc", error=4, unique=0)
     assert encode.resend() == reply(error=7, unique=0)

@@ -8,9 +8,14 @@ Handlers raise OSError with the errno for the application. They are called with 
 
 from __future__ import annotations
 
+from os import O_ACCMODE, RWF_NOWAIT, preadv
 from select import POLLIN, poll
+from stat import S_IFREG
 
+from unionfs.device.channel import send
+from unionfs.server.modes import FED
 from unionfs.wire import encode
+from unionfs.wire.kernel import FOPEN_KEEP_CACHE
 from unionfs.wire.negotiate import MAX_WRITE
 from unionfs.wire.structs import (
     fuse_copy_file_range_out,
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
 
     Reply = bytearray | memoryview | bytes | None
 
+# Files below this size are given to the kernel whole.
+FED_SIZE = 128 << 10
+
 NO_REPLY = None
 DEFER = b""
 
@@ -50,8 +58,8 @@ class Desk:
     """
 
     __slots__ = (
-        "_attr", "_create", "_entry", "_open", "_sized", "_statx", "dirs", "files", "negative", "nodes", "ok",
-        "on_loop", "out", "request", "state", "union", "valid", "view", "workers", "_waiting",
+        "_attr", "_create", "_entry", "_fd", "_fed", "_open", "_sized", "_statx", "dirs", "files", "negative", "nodes",
+        "ok", "on_loop", "out", "request", "state", "union", "valid", "view", "workers", "_waiting",
     )  # fmt: skip
 
     def __init__(self, state: State, workers: Workers, valid: tuple[int, int], request: bytearray | None,
@@ -69,6 +77,8 @@ class Desk:
         self.valid = valid
         self.out = bytearray(encode.HEADER + MAX_WRITE)
         self.view = memoryview(self.out)
+        self._fd = fd
+        self._fed = self.view[encode.STORE_AT : encode.STORE_AT + FED_SIZE]
         self.ok = encode.status_reply()
         self.negative = encode.entry_reply(*valid)
         self._entry = encode.entry_reply(*valid)
@@ -126,9 +136,40 @@ class Desk:
     def opened(self, file: File) -> Reply:
         """A reply with a handle for `file`."""
         state = self.state
+        first = not file.node.front
         flags, backing = self._begin(file, -1)
+        if first and flags == FOPEN_KEEP_CACHE and not file.flags & O_ACCMODE:
+            self._feed(file)
         _put_open(self._open, 16, state.open(file), flags, backing)
         return self._open
+
+    def _feed(self, file: File) -> None:
+        """Give the kernel the data of a small file along with its first open: whoever opens it will read it.
+
+        That spares a READ, and the GETATTR for the access time that would follow it. It must be the only open: who
+        reads through another may hold the pages while he waits for us.
+        """
+        node = file.node
+        if node.kind != S_IFREG:
+            return
+        node.front |= FED
+        try:
+            count = self._load(file.fileno())
+            if 0 < count < FED_SIZE:
+                send(self._fd, self.view[: encode.put_store(self.out, node.nodeid, 0, count)])
+        except OSError:
+            pass  # what cannot be read now is reported to whoever reads it
+
+    def _load(self, fd: int) -> int:
+        """Read the beginning of a file; 0 where the disk would have to be waited for, unless many files are read."""
+        readahead = self.state.readahead
+        readahead.reads += 1
+        try:
+            return preadv(fd, [self._fed], 0, RWF_NOWAIT)
+        except BlockingIOError:
+            wait = readahead.going and not self.others_wait()
+            readahead.missed()
+            return preadv(fd, [self._fed], 0) if wait else 0
 
     def _begin(self, file: File, mode: int) -> tuple[int, int]:
         try:

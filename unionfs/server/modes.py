@@ -15,7 +15,8 @@ Ours, which follow:
 - the pages kept from an earlier cached open are stale once a passthrough open could write: the next cached
   open then must not keep them.
 
-`node.front` holds all this: the number of opens from bit 3 up, and below it the mode and STALE.
+`node.front` holds all this: the number of opens from bit 4 up, and below it the mode, STALE, and FED: the kernel has
+been given the file's data with an open.
 A backing id belongs to its node and is kept after the last release, so that opening a file that was open
 lately costs no system call but the reply.
 """
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from unionfs.device.backing import Backings
     from unionfs.union import File, Node, Union
 
-CACHED, PASSTHROUGH, STALE = 1, 2, 4
+CACHED, PASSTHROUGH, STALE, FED = 1, 2, 4, 8
 _MODE = CACHED | PASSTHROUGH
-_OPEN = 8  # one open
+_OPEN = 16  # one open
 _SET_ID = S_ISUID | S_ISGID
 
 # Backing ids kept for nodes that nobody has open. Each holds an open file in the kernel (about 1 KiB, and
@@ -80,7 +81,7 @@ class Modes:
         """One open of `node` is gone."""
         front = node.front - _OPEN
         if front < _OPEN:
-            front &= STALE
+            front &= STALE | FED
             if node.backing:
                 self._keep(node)
         node.front = front

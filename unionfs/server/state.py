@@ -10,6 +10,7 @@ import resource
 from array import array
 from errno import ESTALE
 
+from unionfs.server.readahead import Readahead
 from unionfs.wire.kernel import FUSE_ROOT_ID
 
 TYPE_CHECKING = False
@@ -47,12 +48,13 @@ class State:
     agreement  what was agreed on with the kernel; None before INIT
     zero_open  files are opened without a message
     max_readers  how many of them are kept
+    readahead  reads small files before a walker comes to them
     throttled_until  while time.monotonic() is below it, writes are not for the loop
     """
 
     __slots__ = (
-        "agreement", "files", "max_readers", "modes", "next_file", "nodes", "readers", "settler", "shrink_at",
-        "throttled_until", "union", "unused", "zero_open",
+        "agreement", "files", "max_readers", "modes", "next_file", "nodes", "readahead", "readers", "settler",
+        "shrink_at", "throttled_until", "union", "unused", "zero_open",
     )  # fmt: skip
 
     def __init__(self, union: Union, modes: Modes, settler: Settler) -> None:
@@ -69,6 +71,7 @@ class State:
         self.zero_open = False
         self.max_readers = min(MAX_READERS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
         self.throttled_until = 0.0
+        self.readahead = Readahead(union)
         union.root.nodeid = FUSE_ROOT_ID
 
     def forget(self, nodeid: int, times: int) -> None:

@@ -64,6 +64,7 @@ class Union(Stack):
 
     # data
     open = _data.open_node
+    read_soon = _data.read_soon
     release = _data.release
     fsync = _data.fsync
     fsyncdir = _data.fsyncdir

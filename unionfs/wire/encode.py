@@ -24,6 +24,7 @@ from unionfs.wire.structs import (
     fuse_notify_delete_out,
     fuse_notify_inval_entry_out,
     fuse_notify_inval_inode_out,
+    fuse_notify_store_out,
     fuse_open_out,
     fuse_out_header,
     fuse_statfs_out,
@@ -203,6 +204,17 @@ def delete(parent: int, child: int, name: bytes) -> bytes:
     """`name` in `parent`, which was `child`, is gone: also watchers of it are told."""
     body = fuse_notify_delete_out.pack(parent, child, len(name)) + name + b"\0"
     return _notification(kernel.FUSE_NOTIFY_DELETE, body)
+
+
+STORE_AT = HEADER + fuse_notify_store_out.size  # where the data of a store begins
+
+
+def put_store(buf: Buffer, nodeid: int, offset: int, size: int) -> int:
+    """Before `size` bytes of data at STORE_AT: the kernel is to keep them as read from `offset`. Returns the end."""
+    end = STORE_AT + size
+    fuse_out_header.pack_into(buf, 0, end, kernel.FUSE_NOTIFY_STORE, 0)
+    fuse_notify_store_out.pack_into(buf, HEADER, nodeid, offset, size)
+    return end
 
 
 def resend() -> bytes:

@@ -68,6 +68,7 @@ FUSE_COPY_FILE_RANGE_64 = 53
 # Notifications: messages to the kernel that answer no request (`unique` is 0, the code is in `error`).
 FUSE_NOTIFY_INVAL_INODE = 2
 FUSE_NOTIFY_INVAL_ENTRY = 3
+FUSE_NOTIFY_STORE = 4
 FUSE_NOTIFY_DELETE = 6
 FUSE_NOTIFY_RESEND = 7
 

@@ -72,6 +72,7 @@ fuse_syncfs_in = Struct("=8x")
 
 fuse_notify_inval_inode_out = Struct("=Qqq")  # ino off len
 fuse_notify_inval_entry_out = Struct("=QII")  # parent namelen flags
+fuse_notify_store_out = Struct("=QQI4x")  # nodeid offset size
 fuse_notify_delete_out = Struct("=QQI4x")  # parent child namelen
 
 fuse_backing_map = Struct("=iI8x")  # fd flags

@@ -64,6 +64,11 @@ def read(desk: Desk, nodeid: int, fh: int, offset: int, size: int, _read_flags: 
     fd = _file(desk, nodeid, fh).fileno()
     room = desk.view[16 : 16 + size]
     count = _read_cached(fd, room, offset) if desk.on_loop else -1
+    if not offset:
+        readahead = desk.state.readahead
+        readahead.reads += 1
+        if count < 0:
+            readahead.missed()
     if count < 0:
         if desk.on_loop and (size > SHORT or desk.others_wait()):
             return DEFER

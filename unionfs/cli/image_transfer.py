@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from unionfs.cli.errors import UsageError
+from unionfs.cli.errors import CommandError, UsageError
 from unionfs.cli.image_args import Arguments, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from unionfs.image.reference import Reference
@@ -147,7 +148,6 @@ def push(argv: list[bytes]) -> int:
 
 def _repository(arguments: Arguments, target: Reference) -> Repository:
     """The registry's side, with the login that the arguments or the login files give."""
-    import ssl
     import sys
 
     from unionfs.image.credentials import Credentials, stored
@@ -158,12 +158,26 @@ def _repository(arguments: Arguments, target: Reference) -> Repository:
         if not arguments.has("password"):
             raise UsageError("--username needs --password-stdin: passwords do not belong on a command line")
         credentials = Credentials(arguments.get("username"), sys.stdin.readline().rstrip("\r\n"))
-    context = None
-    if arguments.has("ca") or arguments.has("unverified"):
-        context = ssl.create_default_context(cafile=arguments.get("ca") or None)
-    if context is not None and arguments.has("unverified"):
+    return Repository(
+        target, plain=arguments.has("plain"), credentials=credentials or stored(target.host),
+        context=_tls(arguments),
+    )  # fmt: skip
+
+
+def _tls(arguments: Arguments) -> ssl.SSLContext | None:
+    """Whom to trust; None: whom the machine trusts."""
+    import ssl
+
+    authority = arguments.get("ca")
+    if not authority and not arguments.has("unverified"):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=authority or None)
+    except ssl.SSLError:
+        raise CommandError(f"--ca {authority}: no certificates in PEM form in it") from None
+    except OSError as error:
+        raise CommandError(f"--ca {authority}: {error.strerror}") from None
+    if arguments.has("unverified"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return Repository(
-        target, plain=arguments.has("plain"), credentials=credentials or stored(target.host), context=context
-    )
+    return context

@@ -93,9 +93,14 @@ class Client:
             last = attempt == _ATTEMPTS - 1
             try:
                 response = self._authorized(method, target, scope, headers or {}, body)
+            except ssl.SSLCertVerificationError as exc:
+                raise RegistryError(
+                    f"{urlsplit(target).netloc}: its certificate is not to be trusted ({exc.verify_message}); "
+                    "--ca FILE names the authority that signed it"
+                ) from None
             except ssl.SSLError as exc:
-                if isinstance(exc, ssl.SSLCertVerificationError) or not self._fall_back(target):
-                    raise RegistryError(f"{self.host}: TLS: {exc}") from None
+                if not self._fall_back(target):
+                    raise RegistryError(f"{self.host}: TLS: {exc.reason or exc}; does it speak TLS?") from None
                 continue
             except TROUBLE as exc:
                 if last or isinstance(exc, ConnectionRefusedError):
@@ -160,7 +165,8 @@ class Client:
 
     def _token(self, fields: dict[str, str], scope: str) -> str:
         realm = fields.get("realm", "")
-        if urlsplit(realm).scheme != "https" and self.scheme == "https":
+        server = urlsplit(realm)
+        if server.scheme != "https" and (self.scheme == "https" or not is_loopback(server.netloc)):
             raise RegistryError(
                 f"{self.host} wants the password sent without encryption, to {realm!r}: refused"
             )

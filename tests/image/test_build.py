@@ -144,6 +144,44 @@ def test_it_makes_what_docker_makes(docker: Docker, built: str, loaded: Path, co
     programs.run("buildah", *place, "rm", name, env=environment)
 
 
+HEALTH = """\
+FROM base:1
+MAINTAINER somebody
+HEALTHCHECK --interval=1m30s --timeout=.5s --start-period=2h --retries=4 CMD echo fine
+ONBUILD COPY 1.txt /from/trigger
+ONBUILD RUN echo $GIVEN > /ran
+ONBUILD ENV SET="by trigger"
+"""
+
+
+def test_health_and_triggers_are_dockers(docker: Docker, built: str, loaded: Path, context: Path, tmp_path: Path
+                                         ) -> None:  # fmt: skip
+    """Of what Docker built here, too: its triggers are done by our build."""
+    child = "ARG GIVEN=nothing\nFROM parent:1\nARG GIVEN\nHEALTHCHECK {flags} CMD [\"echo\", \"fine\"]\n"
+    # without flags Docker's old builder keeps the base's times, its new one does not
+    child = child.format(flags="--interval=1s --timeout=100ms --start-period=1m1s --retries=1")
+    last = "FROM base:1\nHEALTHCHECK NONE\n"
+    try:
+        for name, text in (("parent:1", HEALTH), ("child:1", child), ("last:1", last)):
+            docker.build(name, context, text)
+            build(loaded, context, text, "-t", name)
+            ours, theirs = json.loads(unionfs("inspect", name, store=loaded))[0], docker.inspect(name)
+            for key in ("Healthcheck", "OnBuild", "Env"):
+                assert ours["Config"].get(key) == theirs["Config"].get(key), (name, key)
+            assert name != "parent:1" or ours["Author"] == theirs["Author"] == "somebody"
+            assert len(ours["RootFS"]["Layers"]) == len(theirs["RootFS"]["Layers"])
+        docker("save", "-o", tmp_path / "parent.tar", "parent:1")
+        unionfs("load", tmp_path / "parent.tar", "--name", "parent:docker", store=loaded)
+    finally:
+        docker("rmi", *(name for name in ("last:1", "child:1", "parent:1") if docker("images", "-q", name)))
+    _, said = build(loaded, context, "FROM parent:docker\n", "-t", "again:1")
+    assert [line for line in said if "ONBUILD" in line] == [
+        "  ONBUILD COPY 1.txt /from/trigger", "  ONBUILD RUN echo $GIVEN > /ran", '  ONBUILD ENV SET="by trigger"']
+    layers = image(loaded, "again:1").layers()
+    assert Path(layers[-2].diff, "from/trigger").read_text() == "one\n"
+    assert Path(layers[-1].diff, "ran").read_text() == "\n"
+
+
 def test_history_and_layers(loaded: Path, context: Path) -> None:
     build(loaded, context, "FROM base:1\nLABEL a=b\nRUN true\nWORKDIR /bin\nWORKDIR /new\nCMD [\"x\"]\n", "-t", "x:1")
     steps = json.loads(unionfs("history", "--json", "x:1", store=loaded))
@@ -221,7 +259,18 @@ def test_from_scratch_is_reproducible(store: Path, context: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("FROM base:1\n\nHEALTHCHECK CMD x\n", "line 3: HEALTHCHECK: unknown instruction"),
+    ("FROM base:1\n\nPLEASE x\n", "line 3: PLEASE: unknown instruction"),
+    ("FROM base:1\nHEALTHCHECK --often CMD x\n", "line 2: HEALTHCHECK: --often is not supported"),
+    ("FROM base:1\nHEALTHCHECK --interval=1 CMD x\n", "line 2: HEALTHCHECK: --interval=1 is no duration"),
+    ("FROM base:1\nHEALTHCHECK --timeout=5us CMD x\n", "line 2: HEALTHCHECK: --timeout=5us is shorter than 1ms"),
+    ("FROM base:1\nHEALTHCHECK --retries=x CMD x\n", "line 2: HEALTHCHECK: --retries=x is no number"),
+    ("FROM base:1\nHEALTHCHECK curl x\n", "line 2: HEALTHCHECK: it has to be HEALTHCHECK"),
+    ("FROM base:1\nHEALTHCHECK NONE x\n", "line 2: HEALTHCHECK: NONE stands alone"),
+    ("FROM base:1\nONBUILD FROM x\n", "line 2: ONBUILD: FROM cannot be done later"),
+    ("FROM base:1\nONBUILD NOTHING x\n", "line 2: NOTHING: unknown instruction"),
+    ("FROM base:1\nRUN cat <<EOF > /x\nhello\nEOF\n", "line 2: RUN: here-documents are not supported"),
+    ("FROM base:1\nRUN --network=none x\n", "line 2: RUN: --network is not supported"),
+    ("FROM base:1\nCOPY --link 1.txt /\n", "line 2: COPY: --link is not supported"),
     ("RUN x\nFROM base:1\n", "line 1: RUN: before the first FROM"),
     ("FROM base:1\nRUN --mount=type=cache x\n", "line 2: RUN: --mount is not supported"),
     ("FROM base:1\nCOPY nothing /\n", "line 2: COPY: the context has no nothing"),

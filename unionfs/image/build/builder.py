@@ -10,7 +10,7 @@ import os
 
 from unionfs.image import commit, sandbox, users, writable
 from unionfs.image.build import archives, cache, copying, words
-from unionfs.image.build.dockerfile import Instruction, parse
+from unionfs.image.build.dockerfile import Instruction, instruction, parse
 from unionfs.image.build.ignore import Ignore
 from unionfs.image.build.state import Stage
 from unionfs.image.build.tree import Tree
@@ -63,6 +63,7 @@ class Plan:
                     self.names[parts[2].lower()] = len(self.stages)
                 self.stages.append([each])
             elif self.stages:
+                _check_trigger(each)
                 self.stages[-1].append(each)
             else:
                 _declare(each, self.globals, self.globals, request.args, self.escape)
@@ -92,13 +93,21 @@ class Plan:
         return sorted(needed)
 
 
+def _check_trigger(each: Instruction) -> None:
+    """ONBUILD's own instruction has to be one that can be done later."""
+    if each.keyword == "ONBUILD":
+        inner = instruction(each.line, each.text)
+        if inner.keyword in ("ONBUILD", "FROM", "MAINTAINER"):
+            raise each.error(f"{inner.keyword} cannot be done later")
+
+
 def _declare(
-    instruction: Instruction, into: dict[str, str], seen: dict[str, str], given: dict[str, str], escape: str,
+    step: Instruction, into: dict[str, str], seen: dict[str, str], given: dict[str, str], escape: str,
     outer: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
     """ARG: the value given with the build, else its default, else that of an ARG before the first FROM."""
     try:
-        for word in words.split(instruction.text, seen, escape):
+        for word in words.split(step.text, seen, escape):
             name, equals, default = word.partition("=")
             if name in given:
                 into[name] = given[name]
@@ -107,7 +116,7 @@ def _declare(
             elif outer is not None and name in outer:
                 into[name] = outer[name]
     except words.BadWord as exc:
-        raise instruction.error(str(exc)) from None
+        raise step.error(str(exc)) from None
 
 
 def build(store: Store, request: Request, mounted: Mounted) -> Image:
@@ -153,25 +162,37 @@ class _Build:
             stage = Stage(self._done[before].draft, self._plan.escape)
         else:
             stage = Stage(None if base == "scratch" else self._image(base, origin), self._plan.escape)
+        if before is None:
+            self._triggers(stage, origin, number)
         for step in steps:
             self._announce(str(step))
-            try:
-                self._step(stage, step, number)
-            except words.BadWord as exc:
-                raise step.error(str(exc)) from None
+            self._step(stage, step, number)
         return stage
+
+    def _triggers(self, stage: Stage, origin: Instruction, number: int) -> None:
+        """ONBUILD of the base image: instructions for whoever builds on it."""
+        for text in stage.take_triggers():
+            trigger = instruction(origin.line, text)
+            self._request.report(f"  ONBUILD {trigger}")
+            self._step(stage, trigger, number)
 
     def _announce(self, text: str) -> None:
         self._number += 1
         self._request.report(f"STEP {self._number}/{self._total}: {text}")
 
-    def _image(self, name: str, instruction: Instruction) -> Image:
+    def _image(self, name: str, step: Instruction) -> Image:
         try:
             return find(self._store, name)
         except NotFound:
-            raise instruction.error(f"the store has no image {name}; unionfs image pull {name} fetches it") from None
+            raise step.error(f"the store has no image {name}; unionfs image pull {name} fetches it") from None
 
     def _step(self, stage: Stage, step: Instruction, number: int) -> None:
+        try:
+            self._do(stage, step, number)
+        except words.BadWord as exc:
+            raise step.error(str(exc)) from None
+
+    def _do(self, stage: Stage, step: Instruction, number: int) -> None:
         if step.keyword == "ARG":
             seen = {**stage.args, **stage.env}
             _declare(step, stage.args, seen, self._request.args, self._plan.escape, self._plan.globals)
@@ -310,7 +331,7 @@ class _Build:
     def _origin(self, step: Instruction, name: str, number: int) -> tuple[list[str], str]:
         """The layers of --from, top first, and what to call it."""
         before = self._plan.stage(name, number)
-        if before is not None:
+        if before is not None and before in self._done:
             lowers = self._lowers(self._done[before])
         else:
             lowers = self._image(name, step).lowerdirs()

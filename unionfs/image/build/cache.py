@@ -37,8 +37,8 @@ def get(store: Store, name: str, below: list[str]) -> Result | None:
     try:
         with open(store.path("steps", name + ".json"), encoding="ascii") as file:
             found = json.load(file)
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, ValueError):
+        return None  # unknown, or cut short by a crash
     diff_id = found["diff_id"]
     if diff_id and not _present(store, [*below, diff_id]):
         return None
@@ -57,6 +57,7 @@ def put(store: Store, name: str, result: Result, below: list[str]) -> None:
     fd, path = store.temporary()
     try:
         write_all(fd, text.encode())
+        os.fsync(fd)
     finally:
         os.close(fd)
     os.rename(path, store.path("steps", name + ".json"))

@@ -14,11 +14,12 @@ from unionfs.image.errors import ImageError
 KNOWN: dict[str, tuple[str, ...]] = {
     "FROM": ("platform",), "RUN": (), "COPY": ("from", "chown", "chmod"), "ADD": ("chown", "chmod"), "CMD": (),
     "ENTRYPOINT": (), "ENV": (), "ARG": (), "LABEL": (), "EXPOSE": (), "STOPSIGNAL": (), "WORKDIR": (), "USER": (),
-    "VOLUME": (), "SHELL": (),
+    "VOLUME": (), "SHELL": (), "ONBUILD": (), "MAINTAINER": (),
+    "HEALTHCHECK": ("interval", "timeout", "start-period", "start-interval", "retries"),
 }  # fmt: skip
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z]+)\s*=\s*(.+?)\s*$")
 _FLAG = re.compile(r"--([a-z-]+)(?:=(\S*))?(?:\s+|$)")
-_HEREDOC = re.compile(r"<<-?[\"']?[A-Za-z_]")
+_HEREDOC = re.compile(r"(?:^|\s)\d*<<-?[\"']?[A-Za-z_]")
 
 
 class BuildError(ImageError):
@@ -44,6 +45,10 @@ class Instruction:
         flags = "".join(f" --{name}={value}" for name, value in self.flags.items())
         return f"{self.keyword}{flags} {self.text}"
 
+    def after(self, word: str) -> Instruction:
+        """The instruction without that word, which it begins with."""
+        return Instruction(self.line, self.keyword, self.flags, self.text[len(word) :].strip())
+
     def error(self, text: str) -> BuildError:
         return BuildError(self.line, f"{self.keyword}: {text}")
 
@@ -52,7 +57,7 @@ def parse(source: str) -> tuple[list[Instruction], str]:
     """(instructions, the escape character)."""
     lines = source.removeprefix("\ufeff").splitlines()
     escape = _escape(lines)
-    found = [_instruction(number, text) for number, text in _logical(lines, escape)]
+    found = [instruction(number, text) for number, text in _logical(lines, escape)]
     if not found:
         raise BuildError(1, "the Dockerfile has no instruction")
     first = next((each for each in found if each.keyword != "ARG"), found[0])
@@ -96,7 +101,8 @@ def _logical(lines: list[str], escape: str) -> list[tuple[int, str]]:
     return found
 
 
-def _instruction(line: int, text: str) -> Instruction:
+def instruction(line: int, text: str) -> Instruction:
+    """One instruction, lines joined already. Raises BuildError for what a build does not know."""
     keyword, rest = [*text.split(None, 1), ""][:2]
     keyword = keyword.upper()
     if keyword not in KNOWN:
@@ -109,8 +115,8 @@ def _instruction(line: int, text: str) -> Instruction:
         rest = rest[match.end() :]
     if not rest:
         raise BuildError(line, f"{keyword}: nothing follows it")
-    if keyword in ("RUN", "COPY", "ADD") and _HEREDOC.match(rest):
-        raise BuildError(line, f"{keyword}: here-documents are not supported")
+    if keyword in ("RUN", "COPY", "ADD") and _HEREDOC.search(rest):
+        raise BuildError(line, f"{keyword}: here-documents are not supported; put the text into a file of the context")
     return Instruction(line, keyword, flags, rest)
 
 

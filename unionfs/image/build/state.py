@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from unionfs.image.build import words
+from unionfs.image.build import health, words
 from unionfs.image.commit import Draft
 from unionfs.image.store import chain_ids
 from unionfs.image.users import PATH
@@ -130,8 +130,23 @@ class Stage:
         self.config["Shell"] = instruction.words
 
 
+    def _healthcheck(self, instruction: Instruction) -> None:
+        self.config["Healthcheck"] = health.config(instruction)
+
+    def _maintainer(self, instruction: Instruction) -> None:
+        self.draft.config["author"] = instruction.text
+
+    def _onbuild(self, instruction: Instruction) -> None:
+        self.config["OnBuild"] = [*(self.config.get("OnBuild") or []), instruction.text]
+
+    def take_triggers(self) -> list[str]:
+        """The ONBUILD instructions of the image that this stage is built from; they are done once."""
+        return list(self.config.pop("OnBuild", None) or [])
+
+
 _CHANGES = {
     "ENV": Stage._env, "LABEL": Stage._label, "CMD": Stage._cmd, "ENTRYPOINT": Stage._entrypoint,
     "EXPOSE": Stage._expose, "VOLUME": Stage._volume, "WORKDIR": Stage._workdir, "USER": Stage._user,
-    "STOPSIGNAL": Stage._stopsignal, "SHELL": Stage._shell,
+    "STOPSIGNAL": Stage._stopsignal, "SHELL": Stage._shell, "HEALTHCHECK": Stage._healthcheck,
+    "MAINTAINER": Stage._maintainer, "ONBUILD": Stage._onbuild,
 }  # fmt: skip

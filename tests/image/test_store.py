@@ -92,6 +92,16 @@ def test_layers_are_shared_and_gc_keeps_what_is_used(tmp_path: Path) -> None:
     assert files(tmp_path / "store") == ["lock"]
 
 
+def test_the_limits_of_the_command_line(store: Path, tmp_path: Path) -> None:
+    place = layout(tmp_path / "layout", "src:1", archive(file("a", bytes(3000)), file("b", b"")))
+    assert "more than 2000 bytes" in unionfs("load", place, "--max-size", "2k", store=store, fails=3)
+    assert "more than 1 entries" in unionfs("load", place, "--max-entries", "1", store=store, fails=3)
+    for wrong in ("x", "1.5G", "-1", "10kB", ""):
+        assert "--max-size" in unionfs("load", place, f"--max-size={wrong}", store=store, fails=2)
+    assert os.listdir(store / "tmp") == []
+    unionfs("load", place, "--max-size", "1M", "--max-entries=2", store=store)
+
+
 def test_a_damaged_layer_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     path = layout(tmp_path / "one", "one:1", BASE, MORE)
     blob = path / "blobs/sha256" / sha256(MORE)[7:]

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unionfs.image.errors import BadArchive, LimitExceeded
-from unionfs.image.tar_read import MAX_META, Entry, TarReader, number, parse_pax
+from unionfs.image.tar_entry import Entry, number, parse_pax
+from unionfs.image.tar_read import MAX_META, TarReader
 
 
 def read(data: bytes, chunk: int = 1 << 20) -> list[tuple[Entry, bytes]]:

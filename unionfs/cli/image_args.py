@@ -11,6 +11,7 @@ from unionfs.cli.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from unionfs.image.store import Store
+    from unionfs.image.unpack import Limits
 
 _STORE = {b"--store": ("store", True)}
 
@@ -62,6 +63,29 @@ def command_after(
     if not rest:
         raise UsageError(f"usage: {usage}")
     return [(name, os.fsdecode(value)) for name, value in found], rest[0], rest[1:]
+
+
+LIMITS = {b"--max-size": ("max-size", True), b"--max-entries": ("max-entries", True)}
+
+
+def limits(arguments: Arguments) -> Limits:
+    """What --max-size and --max-entries say of a layer; without them, the usual. Raises UsageError."""
+    from unionfs.image.unpack import Limits
+
+    found = Limits()
+    if arguments.has("max-size"):
+        found.size = _bytes("--max-size", arguments.get("max-size"))
+    if arguments.has("max-entries"):
+        found.entries = _bytes("--max-entries", arguments.get("max-entries"))
+    return found
+
+
+def _bytes(flag: str, text: str) -> int:
+    """A number, also with k, M, G, T: powers of 1000, as `size` prints them."""
+    number, power = (text[:-1], "kMGT".index(text[-1]) + 1) if text[-1:] and text[-1] in "kMGT" else (text, 0)
+    if not number.isdecimal() or len(number) > 18:
+        raise UsageError(f"{flag} {text}: it has to be a number, such as 500M or 20G")
+    return int(number + "000" * power)
 
 
 def size(count: int) -> str:

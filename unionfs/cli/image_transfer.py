@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 
 from unionfs.cli.errors import CommandError, UsageError
-from unionfs.cli.image_args import Arguments, report
+from unionfs.cli.image_args import LIMITS, Arguments, limits, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,19 +23,21 @@ def load(argv: list[bytes]) -> int:
 
       --name NAME       call the image so, whatever the archive says
       --platform OS/ARCH[/VARIANT]   which variant of a multi-platform image
+      --max-size SIZE, --max-entries N   refuse a layer with more bytes (1T; k, M, G, T), or more entries (10M)
       --store DIR
     """
     from unionfs.image import archive_in
     from unionfs.image.load import load as bring_in
 
-    flags = {b"--name": ("name", True), b"--platform": ("platform", True)}
+    flags = {b"--name": ("name", True), b"--platform": ("platform", True), **LIMITS}
     arguments = Arguments(argv, flags, 1, 1, "load FILE|DIR|-")
+    bounds = limits(arguments)
     with arguments.store() as store:
         images = archive_in.read(
             arguments.words[0], store, platform=arguments.get("platform"), name=arguments.get("name")
         )
         for incoming in images:
-            image = bring_in(store, incoming, report=report)
+            image = bring_in(store, incoming, limits=bounds, report=report)
             for name in incoming.names or [image.config_digest]:
                 print(f"Loaded image: {name}")
     return 0
@@ -98,6 +100,7 @@ def pull(argv: list[bytes]) -> int:
     again, an interrupted pull goes on where it stopped, every digest is verified. Logins of docker and podman are used.
 
       --platform OS/ARCH[/VARIANT]   which variant of a multi-platform image
+      --max-size SIZE, --max-entries N   as for load
       --username USER --password-stdin
       --ca FILE           trust this certificate authority as well
       --no-tls-verify     encrypt, but do not ask who is at the other end
@@ -108,13 +111,15 @@ def pull(argv: list[bytes]) -> int:
     from unionfs.image import reference
     from unionfs.image.transfer import pull as fetch
 
-    arguments = Arguments(argv, {**_REGISTRY, b"--platform": ("platform", True)}, 1, 1, "pull NAME")
+    arguments = Arguments(argv, {**_REGISTRY, **LIMITS, b"--platform": ("platform", True)}, 1, 1, "pull NAME")
     wanted = reference.parse(arguments.words[0])
     bars = Bars()
     with arguments.store() as store, _repository(arguments, wanted) as repository:
         try:
             platform = arguments.get("platform")
-            image = fetch(store, repository, wanted, bars, platform=platform, report=bars.say)
+            image = fetch(
+                store, repository, wanted, bars, platform=platform, limits=limits(arguments), report=bars.say
+            )
         finally:
             bars.close()
     print(f"{wanted.familiar}: {image.config_digest}")

@@ -11,7 +11,7 @@ import os
 import stat
 from errno import EACCES, EINVAL, ENOTSUP, EPERM, ERANGE
 
-from unionfs.image import tar_read
+from unionfs.image import tar_entry
 from unionfs.layer import verbs
 from unionfs.union import statmark
 from unionfs.union.checks import sees_trusted_xattrs
@@ -19,7 +19,7 @@ from unionfs.union.marks import Marks, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from unionfs.image.tar_read import Entry
+    from unionfs.image.tar_entry import Entry
 
 DEFAULT_ACL = b"system.posix_acl_default"
 _HOST_ONLY = frozenset((b"security.selinux", b"security.ima", b"security.evm"))
@@ -114,7 +114,7 @@ class XattrOwner(RealOwner):
         self.marks = Marks(user=True)
 
     def _override(self, target: int | bytes, entry: Entry) -> None:
-        rdev = os.makedev(entry.devmajor, entry.devminor) if entry.kind in (tar_read.CHAR, tar_read.BLOCKDEV) else 0
+        rdev = os.makedev(entry.devmajor, entry.devminor) if entry.kind in (tar_entry.CHAR, tar_entry.BLOCKDEV) else 0
         os.setxattr(target, statmark.KEY, statmark.value(mode_of(entry), entry.uid, entry.gid, rdev))
 
     def disk_name(self, key: bytes) -> bytes | None:
@@ -153,8 +153,8 @@ def set_times(dir_fd: int, name: bytes, entry: Entry) -> None:
 
 
 _FORMATS = {
-    tar_read.REGULAR: stat.S_IFREG, tar_read.DIRECTORY: stat.S_IFDIR, tar_read.SYMLINK: stat.S_IFLNK,
-    tar_read.CHAR: stat.S_IFCHR, tar_read.BLOCKDEV: stat.S_IFBLK, tar_read.FIFO: stat.S_IFIFO,
+    tar_entry.REGULAR: stat.S_IFREG, tar_entry.DIRECTORY: stat.S_IFDIR, tar_entry.SYMLINK: stat.S_IFLNK,
+    tar_entry.CHAR: stat.S_IFCHR, tar_entry.BLOCKDEV: stat.S_IFBLK, tar_entry.FIFO: stat.S_IFIFO,
 }  # fmt: skip
 
 

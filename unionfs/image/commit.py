@@ -6,7 +6,8 @@ import copy
 import os
 
 from unionfs.image import incoming
-from unionfs.image.codec import file_chunks, write_all
+from unionfs.image.blobs import NewBlob
+from unionfs.image.codec import file_chunks
 from unionfs.image.incoming import LayerBlob
 from unionfs.image.load import bring_layer, describe_layer, encode
 from unionfs.image.pack import Packer, source_date_epoch
@@ -33,57 +34,9 @@ def now() -> str:
 
 def pack(store: Store, directory: str) -> str:
     """Pack an upper into a blob of the store; its digest, which is its diff id. The caller holds the store's lock."""
-    import hashlib
-
-    fd, path = store.temporary()
-    try:
-        digest = hashlib.sha256()
-
-        def write(data: bytes | memoryview) -> None:
-            digest.update(data)
-            write_all(fd, data)
-
-        with _Buffered(write) as out:
-            Packer(TarWriter(out.write), rootless=store.rootless, latest=source_date_epoch()).pack(directory)
-        name = "sha256:" + digest.hexdigest()
-        store.adopt_blob(fd, path, name)
-        return name
-    except BaseException:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
-
-
-class _Buffered:
-    """Joins the small pieces of a tar, so that hashing and writing go by large ones."""
-
-    _SIZE = 1 << 18
-
-    def __init__(self, write: Any) -> None:
-        self._write = write
-        self._pending = bytearray()
-
-    def write(self, data: bytes | memoryview) -> None:
-        if len(data) >= self._SIZE:
-            self._flush()
-            self._write(data)
-            return
-        self._pending += data
-        if len(self._pending) >= self._SIZE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._pending:
-            self._write(bytes(self._pending))
-            self._pending.clear()
-
-    def __enter__(self) -> _Buffered:
-        return self
-
-    def __exit__(self, kind: object, exc: object, tb: object) -> None:
-        if exc is None:
-            self._flush()
+    with NewBlob(store) as blob:
+        Packer(TarWriter(blob.write), rootless=store.rootless, latest=source_date_epoch()).pack(directory)
+    return blob.digest
 
 
 def add_layer(store: Store, directory: str, below: list[str]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 
-from unionfs.image import tar_read
+from unionfs.image import tar_entry
 from unionfs.image.codec import CHUNK, compression, decompress, file_chunks, write_all
 from unionfs.image.errors import BadArchive, ImageError, show
 from unionfs.image.store import MAX_JSON
@@ -67,13 +67,13 @@ class TarMembers:
         self._links: dict[str, str] = {}
         for entry, offset in index(fd):
             name = os.path.normpath(os.fsdecode(entry.name))
-            if entry.kind == tar_read.REGULAR and entry.segments is None:
+            if entry.kind == tar_entry.REGULAR and entry.segments is None:
                 self._files[name] = (offset, entry.size)
-            elif entry.kind == tar_read.SYMLINK:
+            elif entry.kind == tar_entry.SYMLINK:
                 self._links[name] = os.path.normpath(
                     os.path.join(os.path.dirname(name), os.fsdecode(entry.linkname))
                 )
-            elif entry.kind == tar_read.HARDLINK:
+            elif entry.kind == tar_entry.HARDLINK:
                 self._links[name] = os.path.normpath(os.fsdecode(entry.linkname))
             if len(self._files) + len(self._links) > _MAX_MEMBERS:
                 raise BadArchive(f"the archive has more than {_MAX_MEMBERS} members")
@@ -138,7 +138,7 @@ class _Seeking(TarReader):
             self._pos = 0
 
 
-def index(fd: int) -> Iterator[tuple[tar_read.Entry, int]]:
+def index(fd: int) -> Iterator[tuple[tar_entry.Entry, int]]:
     """The entries of a tar that can be sought, each with the offset of its data."""
     reader = _Seeking(fd)
     for entry in reader:

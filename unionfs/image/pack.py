@@ -9,10 +9,10 @@ import os
 import stat
 from errno import ENODATA, ENXIO, EOPNOTSUPP
 
-from unionfs.image import chain, tar_read
+from unionfs.image import chain, tar_entry
 from unionfs.image.attrs import meant
 from unionfs.image.errors import ImageError, show
-from unionfs.image.tar_read import Entry
+from unionfs.image.tar_entry import Entry
 from unionfs.layer import verbs
 from unionfs.layer.tree import Layer
 from unionfs.union import statmark
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _KINDS = {
-    stat.S_IFREG: tar_read.REGULAR, stat.S_IFDIR: tar_read.DIRECTORY, stat.S_IFLNK: tar_read.SYMLINK,
-    stat.S_IFCHR: tar_read.CHAR, stat.S_IFBLK: tar_read.BLOCKDEV, stat.S_IFIFO: tar_read.FIFO,
+    stat.S_IFREG: tar_entry.REGULAR, stat.S_IFDIR: tar_entry.DIRECTORY, stat.S_IFLNK: tar_entry.SYMLINK,
+    stat.S_IFCHR: tar_entry.CHAR, stat.S_IFBLK: tar_entry.BLOCKDEV, stat.S_IFIFO: tar_entry.FIFO,
 }  # fmt: skip
 _NOT_PACKED = frozenset((b"security.selinux", b"security.ima", b"security.evm"))
 
@@ -79,14 +79,14 @@ class Packer:
         """The directory itself, what is in it, and the paths of its subdirectories, still to do."""
         self._add(self._entry(fd, b"", (path or b".") + b"/"))
         if chain.is_opaque(fd):
-            self._add(Entry(_join(path, AUFS_OPAQUE), tar_read.REGULAR, 0, 0, 0, 0))
+            self._add(Entry(_join(path, AUFS_OPAQUE), tar_entry.REGULAR, 0, 0, 0, 0))
         self._refuse_marks(fd, path)
         inner = []
         for item in sorted(verbs.scan(fd), key=lambda item: item.name):
             st = verbs.stat(fd, item.name)
             name = _join(path, item.name)
             if chain.is_whiteout(st, fd, item.name):
-                self._add(Entry(_join(path, AUFS_PREFIX + item.name), tar_read.REGULAR, 0, 0, 0, 0))
+                self._add(Entry(_join(path, AUFS_PREFIX + item.name), tar_entry.REGULAR, 0, 0, 0, 0))
             elif stat.S_ISDIR(st.st_mode):
                 inner.append(name)
             elif not stat.S_ISSOCK(st.st_mode):  # a socket's name is of no use without its listener
@@ -107,11 +107,11 @@ class Packer:
             first = self._first.setdefault(st.st_ino, path)
             if first is not path:
                 link = self._entry(fd, name, path)
-                link.kind, link.linkname, link.size, link.xattrs = tar_read.HARDLINK, first, 0, None
+                link.kind, link.linkname, link.size, link.xattrs = tar_entry.HARDLINK, first, 0, None
                 self._add(link)
                 return
         entry = self._entry(fd, name, path)
-        if entry.kind != tar_read.REGULAR:
+        if entry.kind != tar_entry.REGULAR:
             self.size += len(entry.linkname)
             self._add(entry)
             return
@@ -137,11 +137,11 @@ class Packer:
         entry = Entry(
             path, _KINDS[stat.S_IFMT(st.st_mode)], stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, mtime
         )
-        if entry.kind == tar_read.REGULAR:
+        if entry.kind == tar_entry.REGULAR:
             entry.size = st.st_size
-        elif entry.kind == tar_read.SYMLINK:
+        elif entry.kind == tar_entry.SYMLINK:
             entry.linkname = verbs.readlink(fd, name)
-        elif entry.kind in (tar_read.CHAR, tar_read.BLOCKDEV):
+        elif entry.kind in (tar_entry.CHAR, tar_entry.BLOCKDEV):
             entry.devmajor, entry.devminor = os.major(st.st_rdev), os.minor(st.st_rdev)
         entry.xattrs = self._xattrs(fd, name, path)
         return entry

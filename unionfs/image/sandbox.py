@@ -18,8 +18,8 @@ from errno import EACCES, ENOENT, ENOEXEC, ENOTDIR
 from unionfs import libc
 from unionfs.image import userns, users
 from unionfs.image.chain import Chain
+from unionfs.image.copies import copy_attributes
 from unionfs.image.errors import ImageError
-from unionfs.image.unpack import copy_attributes
 from unionfs.layer import verbs
 
 TYPE_CHECKING = False

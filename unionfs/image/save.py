@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 
-from unionfs.image import incoming, tar_read
+from unionfs.image import incoming, tar_entry
 from unionfs.image.codec import decompress, file_chunks, write_all
 from unionfs.image.errors import ImageError
 from unionfs.image.load import encode
 from unionfs.image.pack import source_date_epoch
 from unionfs.image.reference import parse
 from unionfs.image.store import chain_ids, hex_of
-from unionfs.image.tar_read import Entry
+from unionfs.image.tar_entry import Entry
 from unionfs.image.tar_write import TarWriter
 
 TYPE_CHECKING = False
@@ -177,10 +177,10 @@ class _Archive:
         self.end = self._tar.end
 
     def directory(self, name: str) -> None:
-        self._tar.add(Entry(name.encode(), tar_read.DIRECTORY, 0o755, 0, 0, self._time))
+        self._tar.add(Entry(name.encode(), tar_entry.DIRECTORY, 0o755, 0, 0, self._time))
 
     def file(self, name: str, size: int, data: Iterator[bytes]) -> None:
-        entry = Entry(name.encode(), tar_read.REGULAR, 0o644, 0, 0, self._time)
+        entry = Entry(name.encode(), tar_entry.REGULAR, 0o644, 0, 0, self._time)
         entry.size = size
         self._tar.add(entry, data)
 

@@ -6,69 +6,19 @@ chunks, so that a file's bytes go from the decompressor to write(2) without bein
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
-from urllib.parse import unquote_to_bytes
-
 from unionfs.image.errors import BadArchive, LimitExceeded, show
+from unionfs.image.tar_entry import BLOCK, Entry, check, decimal, number, parse_pax, read_header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-BLOCK = 512
-REGULAR, HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
-_REGULAR_KINDS = frozenset((b"0", b"\0", b"7", b"S"))
-_DATALESS = frozenset((HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO))
 MAX_META = 1 << 20
 """Longest PAX record block or GNU long name believed: Linux paths and xattrs fit many times over."""
 MAX_SEGMENTS = 1 << 20
 """Most data segments in one sparse file."""
 
-_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _ZEROS = bytes(BLOCK)
-
-
-class Entry:
-    """One member of a tar: its header with every extension applied."""
-
-    __slots__ = (
-        "atime",
-        "devmajor",
-        "devminor",
-        "gid",
-        "kind",
-        "linkname",
-        "mode",
-        "mtime",
-        "name",
-        "segments",
-        "size",
-        "stored",
-        "uid",
-        "xattrs",
-    )
-
-    def __init__(self, name: bytes, kind: bytes, mode: int, uid: int, gid: int, mtime: int) -> None:
-        self.name = name
-        self.kind = kind
-        self.mode = mode
-        self.uid = uid
-        self.gid = gid
-        self.mtime = mtime
-        """Nanoseconds since the epoch, as is `atime` (None: not given)."""
-        self.atime: int | None = None
-        self.size = 0
-        """The file's length; `stored` is how many bytes of data follow in the archive (less, for a sparse
-        file)."""
-        self.stored = 0
-        self.linkname = b""
-        self.devmajor = 0
-        self.devminor = 0
-        self.xattrs: dict[bytes, bytes] | None = None
-        self.segments: list[tuple[int, int]] | None = None
-        """(offset, length) of each run of data in a sparse file; None: not sparse."""
 
 
 class TarReader:
@@ -195,50 +145,10 @@ class TarReader:
         return data
 
     def _entry(self, header: bytes, pax: dict[bytes, bytes], longname: bytes, longlink: bytes) -> Entry:
-        (
-            name,
-            mode,
-            uid,
-            gid,
-            size,
-            mtime,
-            _check,
-            kind,
-            linkname,
-            magic,
-            _user,
-            _group,
-            devmajor,
-            devminor,
-            prefix,
-        ) = _HEADER.unpack(header)
-        name = name.partition(b"\0")[0]
-        if magic[:6] == b"ustar\0" and prefix[0]:
-            name = prefix.partition(b"\0")[0] + b"/" + name
-        if longname:
-            name = longname
-        entry = Entry(
-            name, kind, number(mode) & 0o7777, number(uid), number(gid), number(mtime) * 1_000_000_000
-        )
-        entry.stored = number(size)
-        if longlink:
-            entry.linkname = longlink
-        elif linkname[0]:
-            entry.linkname = linkname.partition(b"\0")[0]
-        if kind in b"34":
-            entry.devmajor = number(devmajor)
-            entry.devminor = number(devminor)
-        if pax:
-            _apply_pax(entry, pax)
-        if entry.stored < 0:
-            raise BadArchive(f"entry {show(entry.name)}: negative size")
-        if kind in _REGULAR_KINDS:
-            entry.kind = DIRECTORY if entry.name.endswith(b"/") else REGULAR
-        if entry.kind in _DATALESS:
-            entry.stored = 0  # the size field of these means nothing, as for every other reader
-        self._left = entry.size = entry.stored
+        entry = read_header(header, pax, longname, longlink)
+        self._left = entry.stored
         self._pad = -entry.stored % BLOCK
-        if kind == b"S":
+        if header[156:157] == b"S":
             self._old_sparse(entry, header)
         elif pax:
             self._pax_sparse(entry, pax)
@@ -264,7 +174,7 @@ class TarReader:
             pairs = self._sparse_map_1_0(entry)
         elif b"GNU.sparse.map" in pax:
             numbers = (
-                [_decimal(n) for n in pax[b"GNU.sparse.map"].split(b",")] if pax[b"GNU.sparse.map"] else []
+                [decimal(n) for n in pax[b"GNU.sparse.map"].split(b",")] if pax[b"GNU.sparse.map"] else []
             )
             pairs = list(zip(numbers[::2], numbers[1::2], strict=False))
         else:
@@ -273,7 +183,7 @@ class TarReader:
         if size is None:
             raise BadArchive(f"entry {show(entry.name)}: a sparse file without its size")
         _limit_segments(entry, len(pairs))
-        _set_segments(entry, pairs, _decimal(size))
+        _set_segments(entry, pairs, decimal(size))
 
     def _sparse_map_1_0(self, entry: Entry) -> list[tuple[int, int]]:
         text = bytearray()
@@ -289,122 +199,11 @@ class TarReader:
         while lines < 0 or text.count(b"\n") < lines:
             pull()
             if lines < 0 and b"\n" in text:
-                count = _decimal(bytes(text.partition(b"\n")[0]))
+                count = decimal(bytes(text.partition(b"\n")[0]))
                 _limit_segments(entry, count)
                 lines = 1 + 2 * count
-        numbers = [_decimal(bytes(n)) for n in text.split(b"\n")[1:lines]]
+        numbers = [decimal(bytes(n)) for n in text.split(b"\n")[1:lines]]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-def check(header: bytes) -> None:
-    """Raise BadArchive unless the header's checksum holds (the sum of its bytes, its own field taken as
-    spaces)."""
-    try:
-        stored = int(header[148:156].strip(b"\0 ") or b"0", 8)
-    except ValueError:
-        raise BadArchive("not a tar archive, or a damaged one: a header without a checksum") from None
-    # Adler-32's low half, begun at 0, is the sum of the bytes modulo 65521: twenty times faster than sum().
-    if (zlib.adler32(header[:148], 0) + zlib.adler32(header[156:], 0) + 256 - stored) & 0xFFFF == 0:
-        return
-    unsigned = sum(header[:148]) + 256 + sum(header[156:])
-    signed = unsigned - 256 * sum(byte > 127 for byte in header[:148] + header[156:])  # some old writers' sum
-    if stored not in (unsigned, signed):
-        raise BadArchive("not a tar archive, or a damaged one: a header's checksum is wrong")
-
-
-def number(field: bytes) -> int:
-    """A header's number: octal digits, or GNU's base 256 (first bit set), which may be negative."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big")
-        bits = 8 * len(field)
-        return value - (1 << bits) if field[0] & 0x40 else value - (1 << (bits - 1))
-    digits = field.partition(b"\0")[0].strip()
-    if not digits:
-        return 0
-    if (
-        not digits.isdigit() or b"8" in digits or b"9" in digits
-    ):  # int() takes signs, prefixes and underscores
-        raise BadArchive(f"not a tar archive, or a damaged one: {show(field)} is not a number")
-    return int(digits, 8)
-
-
-def parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """The records of an extended header: "LENGTH KEY=VALUE\\n" each. Sparse 0.0's repeated pairs become
-    0.1's map."""
-    records: dict[bytes, bytes] = {}
-    pairs: list[bytes] = []
-    pos = 0
-    while pos < len(data):
-        space = data.find(b" ", pos, pos + 20)
-        length = _decimal(data[pos:space]) if space > 0 else 0
-        end = pos + length
-        record = data[space + 1 : end]
-        key, equals, value = record.partition(b"=")
-        if space < 0 or end > len(data) or end <= space or not equals or value[-1:] != b"\n":
-            raise BadArchive("a damaged tar archive: an extended header that cannot be read")
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-            pairs.append(value[:-1])
-        else:
-            records[key] = value[:-1]
-        pos = end
-    if pairs:
-        records[b"GNU.sparse.map"] = b",".join(pairs)
-    return records
-
-
-def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> None:
-    for key, value in pax.items():
-        if key == b"path" or key == b"GNU.sparse.name":
-            if value and not (key == b"path" and b"GNU.sparse.name" in pax):
-                entry.name = _text(value)
-        elif key == b"linkpath":
-            entry.linkname = _text(value)
-        elif key == b"mtime":
-            entry.mtime = _nanoseconds(value)
-        elif key == b"atime":
-            entry.atime = _nanoseconds(value)
-        elif key == b"uid":
-            entry.uid = _decimal(value)
-        elif key == b"gid":
-            entry.gid = _decimal(value)
-        elif key == b"size":
-            entry.stored = _decimal(value)
-        elif key.startswith(b"SCHILY.xattr."):
-            _add_xattr(entry, key[13:], value)
-        elif key.startswith(b"LIBARCHIVE.xattr.") and b"SCHILY.xattr." + key[17:] not in pax:
-            _add_xattr(entry, unquote_to_bytes(key[17:]), _base64(value))
-
-
-def _add_xattr(entry: Entry, name: bytes, value: bytes) -> None:
-    if entry.xattrs is None:
-        entry.xattrs = {}
-    entry.xattrs[name] = value
-
-
-def _base64(value: bytes) -> bytes:
-    try:
-        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
-    except ValueError:
-        raise BadArchive("a damaged tar archive: an extended attribute that cannot be read") from None
-
-
-def _text(value: bytes) -> bytes:
-    if b"\0" in value:
-        raise BadArchive(f"entry {show(value)}: a name with a NUL byte")
-    return value
-
-
-def _decimal(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 20:
-        raise BadArchive(f"a damaged tar archive: {show(value[:40])} is not a number")
-    return int(value)
-
-
-def _nanoseconds(value: bytes) -> int:
-    """A PAX time, "[-]SECONDS[.FRACTION]", exactly."""
-    sign = -1 if value.startswith(b"-") else 1
-    seconds, _, fraction = value.lstrip(b"-").partition(b".")
-    return sign * (_decimal(seconds) * 1_000_000_000 + _decimal((fraction + b"000000000")[:9]))
 
 
 def _sparse_pairs(block: bytes, start: int, count: int) -> list[tuple[int, int]]:

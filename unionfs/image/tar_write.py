@@ -7,7 +7,7 @@ of GNU tar, Go and bsdtar understand.
 
 from __future__ import annotations
 
-from unionfs.image.tar_read import BLOCK, REGULAR, Entry
+from unionfs.image.tar_entry import BLOCK, REGULAR, Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from unionfs.image import incoming
+from unionfs.image.blobs import NewBlob
 from unionfs.image.codec import CHUNK, compression, file_chunks
+from unionfs.image.errors import LimitExceeded
 from unionfs.image.load import describe_layer, encode, load, silent
 from unionfs.image.store import hex_of, parse_json, sha256
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from unionfs.image.reference import Reference
     from unionfs.image.registry import Repository
     from unionfs.image.store import Image, Store
+    from unionfs.image.unpack import Limits
 
     class Progress(Protocol):
         """Told from several threads how far each blob is."""
@@ -42,6 +45,7 @@ def pull(
     progress: Progress,
     *,
     platform: str = "",
+    limits: Limits | None = None,
     report: Report = silent,
 ) -> Image:
     """Fetch an image and unpack it; layers are unpacked while later ones are still on their way.
@@ -64,7 +68,7 @@ def pull(
         try:
             for layer in image.layers:
                 layer.ready = downloads.begin(layer)
-            return load(store, image, report=report)
+            return load(store, image, limits=limits, report=report)
         except BaseException:
             downloads.stop = True
             pool.shutdown(cancel_futures=True)
@@ -106,6 +110,9 @@ class _Downloads:
     def _fetch(self, digest: str, size: int) -> None:
         """Into a file that keeps its name, so that a later attempt finds what this one got."""
         path = self._store.path("tmp", hex_of(digest) + ".part")
+        space = os.statvfs(self._store.root)
+        if not 0 <= size <= space.f_bavail * space.f_frsize:
+            raise LimitExceeded(f"blob {digest} of {size} bytes: there is no room for it on the disk")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._progress.start(digest, size)
         try:
@@ -190,26 +197,11 @@ def _compressed(store: Store, image: Image) -> bytes:
 
 def _gzip(store: Store, source: int) -> str:
     """Compress a blob into another one; its digest. The same input gives the same bytes."""
-    import hashlib
     import zlib
 
-    from unionfs.image.codec import write_all
-
-    fd, path = store.temporary()
-    try:
-        deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
-        hash_ = hashlib.sha256()
-        chunk = b"-"
-        while chunk:
-            chunk = os.read(source, CHUNK)
-            data = deflate.compress(chunk) if chunk else deflate.flush()
-            hash_.update(data)
-            write_all(fd, data)
-        digest = "sha256:" + hash_.hexdigest()
-        store.adopt_blob(fd, path, digest)
-        return digest
-    except BaseException:
-        os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
+    deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
+    with NewBlob(store) as blob:
+        while chunk := os.read(source, CHUNK):
+            blob.write(deflate.compress(chunk))
+        blob.write(deflate.flush())
+    return blob.digest

@@ -15,10 +15,10 @@ import re
 from errno import EINVAL, ENOENT, EPERM
 
 from unionfs import libc
+from unionfs.image.copies import copy_attributes
 from unionfs.image.errors import ImageError, NotFound
 from unionfs.image.store import Image, is_locked
 from unionfs.image.trees import remove_tree
-from unionfs.image.unpack import copy_attributes
 from unionfs.layer import verbs
 
 TYPE_CHECKING = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import random
 import tarfile
 from pathlib import Path
 
@@ -125,6 +126,63 @@ def test_hostile_archives_are_refused(case: str, tmp_path: Path, outside: Path) 
     assert sorted(os.listdir(tmp_path)) == sorted([*beside, "layer"])
     assert not Path("/etc/hostile").exists()
     assert not Path("/tmp/hostile").exists()
+
+
+@pytest.mark.parametrize(("field", "value"), [("uid", -1), ("gid", 0xFFFFFFFF), ("uid", 1 << 40), ("mtime", 1 << 70)])
+def test_numbers_that_no_system_has(field: str, value: int, tmp_path: Path) -> None:
+    """-1 would leave the owner as it is."""
+    info, _ = member("a")
+    setattr(info, field, value)
+    with pytest.raises(HostileEntry, match="entry 'a': "):
+        unpack(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024), tmp_path / "layer")
+
+
+_NAMES = ("a", "a/b", "a/b/c", "d", "d/e", "..", "../x", "/abs", "a/../../x", "./a", ".", "", "a/.wh.b",
+          ".wh..wh..opq", ".wh.a", "l", "l/x", "h", "\xe9" * 40, "x" * 300,
+          ".wh..wh.aufs", ".wh.", ".wh...", "a//b", "l/../y")  # fmt: skip
+_RECORDS = ("SCHILY.xattr.user.x", "SCHILY.xattr.trusted.overlay.opaque", "SCHILY.xattr.system.posix_acl_access",
+            "path", "SCHILY.xattr.security.capability", "linkpath", "uid", "size", "mtime", "atime", "GNU.sparse.map",
+            "GNU.sparse.size", "SCHILY.xattr.", "SCHILY.xattr.user." + "k" * 300,
+            "SCHILY.xattr.user.containers.override_stat")  # fmt: skip
+_VALUES = ("", "y", "0", "12", "-1", "9" * 20, "1.5", "a=b", "0:0:0777:dir", "x\0y")
+
+
+def scrambled(dice: random.Random) -> bytes:
+    """An archive of nonsense, some of its headers damaged, with sums that fit all the same."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=dice.choice([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])) as tar:
+        for _ in range(dice.randrange(1, 12)):
+            kind = dice.choice([b"0", b"0", b"1", b"2", b"3", b"4", b"5", b"5", b"6", b"9"])
+            info, data = member(dice.choice(_NAMES), kind, dice.choice(_NAMES), b"x" * dice.choice([0, 1, 512, 9999]))
+            info.uid, info.mode = dice.choice([0, 0, 1000, -1, 1 << 33]), dice.choice([0, 0o777, 0o7777])
+            info.mtime, info.devmajor = dice.choice([0, -1, 1 << 33, 1 << 60]), dice.choice([0, 1, 4096])
+            if dice.random() < 0.4:
+                info.pax_headers = {dice.choice(_RECORDS): dice.choice(_VALUES)}
+            tar.addfile(info, io.BytesIO(data))
+    raw = bytearray(out.getvalue())
+    for _ in range(dice.randrange(3)):
+        start = dice.randrange(len(raw) // 512) * 512
+        raw[start + dice.randrange(512)] ^= 1 << dice.randrange(8)
+        header = raw[start : start + 512]
+        header[148:156] = b" " * 8
+        raw[start + 148 : start + 156] = b"%06o\0 " % sum(header)
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nonsense_ends_with_an_error_or_a_layer(seed: int, tmp_path: Path, outside: Path) -> None:
+    """Never with a traceback, and never outside."""
+    dice = random.Random(seed)
+    before = tree.snapshot(str(outside), exact=True)
+    for number in range(100):
+        root = tmp_path / f"layer{number}"
+        try:
+            unpack(scrambled(dice), root, Limits(size=1 << 24))
+        except (BadArchive, OSError):
+            pass
+        remove_tree(str(root))
+        assert os.listdir(tmp_path) == ["outside"]
+    assert tree.snapshot(str(outside), exact=True) == before
 
 
 def test_names_that_control_a_terminal_are_escaped(tmp_path: Path) -> None:

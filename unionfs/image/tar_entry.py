@@ -7,12 +7,14 @@ import struct
 import zlib
 from urllib.parse import unquote_to_bytes
 
-from unionfs.image.errors import BadArchive, show
+from unionfs.image.errors import BadArchive, HostileEntry, show
 
 BLOCK = 512
 REGULAR, HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 _REGULAR_KINDS = frozenset((b"0", b"\0", b"7", b"S"))
 _DATALESS = frozenset((HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO))
+
+_NO_ID = 0xFFFFFFFF  # what chown(2) takes for "leave it"
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 
@@ -72,6 +74,8 @@ def read_header(header: bytes, pax: dict[bytes, bytes], longname: bytes, longlin
         apply_pax(entry, pax)
     if entry.stored < 0:
         raise BadArchive(f"entry {show(entry.name)}: negative size")
+    if not (0 <= entry.uid < _NO_ID and 0 <= entry.gid < _NO_ID):
+        raise HostileEntry(entry.name, f"no owner can be {entry.uid}:{entry.gid}")
     if kind in _REGULAR_KINDS:
         entry.kind = DIRECTORY if entry.name.endswith(b"/") else REGULAR
     if entry.kind in _DATALESS:

@@ -82,6 +82,8 @@ class Unpacker:
                     self._entry(entry)
                 except OSError as exc:
                     raise self._explained(exc, entry) from exc
+                except (OverflowError, ValueError) as exc:  # a time or device number no system has; NUL in a name
+                    raise HostileEntry(entry.name, f"cannot be made: {exc}") from None
             self._finish()
         finally:
             os.umask(umask)

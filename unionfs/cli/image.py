@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EDQUOT, ENOSPC
 
 from unionfs.cli.errors import CommandError, UsageError, shown
 
@@ -61,6 +62,8 @@ def run(argv: list[bytes]) -> int:
         return 141
     except OSError as error:
         where = f"{shown(os.fsencode(error.filename))}: " if error.filename else ""
+        if not where and error.errno in (ENOSPC, EDQUOT):
+            where = "the disk of the store, or of the output: "
         raise CommandError(where + (error.strerror or str(error))) from error
 
 

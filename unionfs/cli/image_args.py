@@ -98,8 +98,16 @@ def size(count: int) -> str:
     raise AssertionError("unreachable")
 
 
+def plain(text: str) -> str:
+    """Text of an image as a terminal may get it: nothing in it can move the cursor, and nothing cannot be encoded."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def table(rows: list[list[str]]) -> None:
     """Columns set three spaces apart; the first row is the heading."""
+    rows = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -107,4 +115,4 @@ def table(rows: list[list[str]]) -> None:
 
 def report(line: str) -> None:
     """Progress and notes: for people, so not on standard output."""
-    print(line, file=sys.stderr, flush=True)
+    print(plain(line), file=sys.stderr, flush=True)

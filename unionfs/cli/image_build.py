@@ -7,6 +7,7 @@ import sys
 
 from unionfs.cli.args import parse
 from unionfs.cli.errors import CommandError, UsageError
+from unionfs.cli.image_args import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def build(argv: list[bytes]) -> int:
             key, equals, text = value.partition("=")
             request.args[key] = text if equals else os.environ.get(key, "")
     if "quiet" not in given:
-        request.report = lambda line: print(line, file=sys.stderr, flush=True)
+        request.report = report
     userns.enter()
     with Store(given.get("store") or None) as store:
         image = make(store, request, mounted)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 
+from unionfs.cli.image_args import plain
 from unionfs.cli.image_args import size as shown_size
 
 _EVERY = 0.1
@@ -52,7 +53,7 @@ class Bars:
         with self._lock:
             if self._terminal:
                 self._erase()
-            print(line, file=sys.stderr, flush=True)
+            print(plain(line), file=sys.stderr, flush=True)
             self._draw()
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import json
 import time
 
 from unionfs.cli.errors import shown
-from unionfs.cli.image_args import Arguments, size, table
+from unionfs.cli.image_args import Arguments, plain, size, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,9 +182,9 @@ def explain(argv: list[bytes]) -> int:
     if arguments.has("json"):
         print(json.dumps(facts, indent=1))
     elif not facts["layers"]:
-        print(f"{facts['path']}: in no layer of the image")
+        print(f"{plain(facts['path'])}: in no layer of the image")
     else:
-        print(f"{facts['path']}: {'visible' if facts['visible'] else 'not visible'}")
+        print(f"{plain(facts['path'])}: {'visible' if facts['visible'] else 'not visible'}")
         rows = [["LAYER", "DIGEST", "WHAT", "SIZE", "", "CREATED BY"]]
         for layer in facts["layers"]:
             state = "shown" if layer["shown"] else "hides what is below" if layer["hides"] else "hidden"

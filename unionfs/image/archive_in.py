@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 
-from unionfs.image import incoming, reference
+from unionfs.image import incoming, reference, shape
 from unionfs.image.errors import BadArchive, ImageError
 from unionfs.image.incoming import Incoming, LayerBlob
 from unionfs.image.members import open_members, small
@@ -76,16 +76,14 @@ def _layout(members: Members, path: str, platform: str) -> list[Incoming]:
 
 
 def _manifests(index: Any, what: str) -> list[dict[str, Any]]:
-    try:
-        descriptors = [
-            d
-            for d in index["manifests"]
-            if d.get("mediaType", incoming.OCI_MANIFEST) in incoming.INDEXES + incoming.MANIFESTS
-        ]
-        for descriptor in descriptors:
-            hex_of(descriptor["digest"])
-    except (KeyError, TypeError, AttributeError):
-        raise BadArchive(f"{what} is not an index of images") from None
+    shape.check(index, shape.INDEX, what)
+    descriptors = [
+        d
+        for d in index["manifests"]
+        if d.get("mediaType", incoming.OCI_MANIFEST) in incoming.INDEXES + incoming.MANIFESTS
+    ]
+    for descriptor in descriptors:
+        hex_of(descriptor["digest"])
     return descriptors
 
 
@@ -138,13 +136,12 @@ def _name(descriptor: dict[str, Any], path: str) -> str:
 
 def _docker(members: Members) -> list[Incoming]:
     images = []
-    for item in parse_json(small(members, "manifest.json"), "manifest.json"):
-        try:
-            config = small(members, item["Config"])
-            names = [reference.parse(name).familiar for name in item.get("RepoTags") or ()]
-            paths = [str(path) for path in item["Layers"] or ()]
-        except (KeyError, TypeError, AttributeError):
-            raise BadArchive("manifest.json is not one of a docker-archive") from None
+    manifest = parse_json(small(members, "manifest.json"), "manifest.json")
+    shape.check(manifest, shape.DOCKER_ARCHIVE, "manifest.json")
+    for item in manifest:
+        config = small(members, item["Config"])
+        names = [reference.parse(name).familiar for name in item.get("RepoTags") or ()]
+        paths = item.get("Layers") or ()
         layers = [LayerBlob("", members.size(path), _opener(members, path)) for path in paths]
         images.append(Incoming(names, None, config, layers))
     if not images:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from unionfs.image import shape
 from unionfs.image.errors import BadArchive
 from unionfs.image.store import hex_of, parse_json, sha256
 
@@ -59,10 +60,8 @@ class Incoming:
 
 
 def _diff_ids(config: Any) -> list[str]:
-    try:
-        diff_ids = list(config["rootfs"]["diff_ids"] or ())
-    except (KeyError, TypeError):
-        raise BadArchive("the image's config names no layers (rootfs.diff_ids)") from None
+    shape.check(config, shape.CONFIG, "the image's config")
+    diff_ids = list(config["rootfs"].get("diff_ids") or ())
     for diff_id in diff_ids:
         hex_of(diff_id)
     return diff_ids
@@ -77,13 +76,10 @@ def from_manifest(
     """An image described by a manifest. blob(digest, size) gives a small blob, opened(digest, size) a
     layer's content in chunks."""
     parsed = parse_json(manifest, "the manifest")
-    try:
-        config = parsed["config"]
-        layers = [(layer["digest"], int(layer["size"])) for layer in parsed["layers"]]
-        config_digest, config_size = config["digest"], int(config["size"])
-    except (KeyError, TypeError, ValueError):
-        raise BadArchive("the manifest is not one of an image: it must have config and layers") from None
-    data = blob(config_digest, config_size)
+    shape.check(parsed, shape.MANIFEST, "the manifest")
+    layers = [(layer["digest"], layer["size"]) for layer in parsed["layers"]]
+    config_digest = parsed["config"]["digest"]
+    data = blob(config_digest, parsed["config"]["size"])
     verify(data, config_digest, "the image's config")
 
     def reader(digest: str, size: int) -> Callable[[], Iterator[bytes]]:
@@ -124,7 +120,7 @@ def choose(descriptors: list[dict[str, Any]], platform: str) -> dict[str, Any]:
     available = []
     for descriptor in descriptors:
         given = descriptor.get("platform") or {}
-        have = [given.get("os", ""), given.get("architecture", "")]
+        have = [given.get("os") or "", given.get("architecture") or ""]
         if given.get("variant"):
             have.append(given["variant"])
         matches = (

@@ -353,7 +353,10 @@ def parse_json(data: bytes, what: str) -> Any:
     if len(data) > MAX_JSON:
         raise BadArchive(f"{what} is larger than {MAX_JSON} bytes")
     try:
-        return json.loads(data)
+        value = json.loads(data)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # half a character cannot be printed, nor written again
+        return value
     except (ValueError, RecursionError):
         raise BadArchive(f"{what} is not JSON") from None
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from unionfs.image import incoming
+from unionfs.image import incoming, shape
 from unionfs.image.blobs import NewBlob
 from unionfs.image.codec import CHUNK, compression, file_chunks
 from unionfs.image.errors import LimitExceeded
@@ -59,7 +59,8 @@ def pull(
         names.append(reference.familiar)
     if kind in incoming.INDEXES:
         index = parse_json(data, "the index")
-        chosen = incoming.choose(index.get("manifests") or [], platform or incoming.host_platform())
+        shape.check(index, shape.INDEX, "the index")
+        chosen = incoming.choose(index["manifests"], platform or incoming.host_platform())
         hex_of(chosen["digest"])
         data, kind = repository.manifest(chosen["digest"])
     image = incoming.from_manifest(names, data, repository.blob, _never)

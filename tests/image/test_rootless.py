@@ -64,10 +64,11 @@ class Person:
         enter = ["unshare", "--mount", "--propagation", "private", "sh", "-ec",
                  f'mount --bind {self.etc} /etc; exec setpriv --reuid {USER} --regid {USER} '
                  '--clear-groups "$@"', "sh"]  # fmt: skip
-        if words[0] not in ("run", "image") or words[1] == "mount":
+        if words[0] == "umount" or words[1] == "mount":     # a mount is to outlive the namespace
             enter = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups"]
         environment = {"PATH": f"{os.defpath}:/usr/sbin:/sbin", "PYTHONPATH": str(self.base / "code"),
                        "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.base / "home"),
+                       "TMPDIR": str(self.base / "home"),
                        "UNIONFS_STORE": str(self.store)}  # fmt: skip
         done = subprocess.run(
             [*enter, self.python, "-bb", "-W", "error", "-m", "unionfs", *words], capture_output=True, text=True,
@@ -190,6 +191,14 @@ def test_run_without_ranges_is_root_alone(person: Person, built: str) -> None:
     assert "ranges for you in /etc/subuid" in person("run", built, code=125)
     assert "no such command" in person("run", "-u", "0", "--entrypoint", "/bin/nothing", built, code=127)
     assert person.leftovers() == []
+
+
+@user_mounts
+def test_the_tour_is_for_everybody(person: Person) -> None:
+    said = person("tour", "layers")
+    assert "✘" not in said
+    assert said.count("✔") == 19
+    assert not [name for name in os.listdir(person.base / "home") if name.startswith("unionfs-tour")]
 
 
 @user_mounts

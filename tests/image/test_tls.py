@@ -62,7 +62,8 @@ def source(tmp_path: Path) -> Path:
     return place
 
 
-def test_the_authority_named_with_ca_is_trusted(tls_registry: str, authority: Path, source: Path, store: Path) -> None:
+def test_the_authority_named_with_ca_is_trusted(tls_registry: str, authority: Path, source: Path, store: Path,
+                                                tmp_path: Path) -> None:  # fmt: skip
     name = f"{tls_registry}/app:1"
     pushed = unionfs("push", "src:1", name, "--ca", authority, store=source).split()[-1]
     unionfs("pull", name, "--ca", authority, store=store)
@@ -70,6 +71,8 @@ def test_the_authority_named_with_ca_is_trusted(tls_registry: str, authority: Pa
     assert image.digest == pushed
     assert (Path(image.layers()[0].diff) / "f").read_bytes() == b"content"
     unionfs("pull", name, store=store, SSL_CERT_FILE=str(authority))      # as the machine's own
+    other = make_authority(tmp_path, "other")       # one more, not instead
+    unionfs("pull", name, "--ca", other, store=store, SSL_CERT_FILE=str(authority))
 
 
 def test_strangers_are_not_trusted(tls_registry: str, authority: Path, source: Path, store: Path, tmp_path: Path

@@ -176,8 +176,10 @@ def _tls(arguments: Arguments) -> ssl.SSLContext | None:
     authority = arguments.get("ca")
     if not authority and not arguments.has("unverified"):
         return None
+    context = ssl.create_default_context()
     try:
-        context = ssl.create_default_context(cafile=authority or None)
+        if authority:
+            context.load_verify_locations(authority)
     except ssl.SSLError:
         raise CommandError(f"--ca {authority}: no certificates in PEM form in it") from None
     except OSError as error:

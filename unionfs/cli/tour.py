@@ -29,11 +29,13 @@ def run(argv: list[bytes]) -> int:
     import shutil
     import tempfile
 
+    from unionfs.image import userns
     from unionfs.image.errors import ImageError
     from unionfs.image.store import Store
 
     place = tempfile.mkdtemp(prefix="unionfs-tour-")
     try:
+        userns.enter()
         with Store(os.path.join(place, "store")) as store:
             tour = _Tour(store, place)
             tour.all()

@@ -61,7 +61,7 @@ class Client:
     ) -> None:
         self.host = host
         self.scheme = "http" if plain else "https"
-        self._plain_allowed = plain or is_loopback(host)
+        self._plain = plain
         self._credentials = credentials
         self._connections = Connections(context)
         self._tokens: dict[str, str] = {}
@@ -107,6 +107,8 @@ class Client:
                     raise RegistryError(f"{method} {target}: {reason(exc)}") from None
                 self._pause(attempt, None)
                 continue
+            except ValueError as exc:  # an address or a header that it sent
+                raise RegistryError(f"{self.host} sent what cannot be used: {exc}") from None
             if response.status in ok:
                 return response
             if response.status not in _LATER or last:
@@ -117,7 +119,7 @@ class Client:
 
     def _fall_back(self, failed: str) -> bool:
         """From TLS to plain HTTP, where that is allowed; several threads may come here at once."""
-        if not failed.startswith(f"https://{self.host}/") or not self._plain_allowed:
+        if not failed.startswith(f"https://{self.host}/") or not (self._plain or is_loopback(self.host)):
             return False
         self.scheme = "http"
         return True
@@ -166,7 +168,7 @@ class Client:
     def _token(self, fields: dict[str, str], scope: str) -> str:
         realm = fields.get("realm", "")
         server = urlsplit(realm)
-        if server.scheme != "https" and (self.scheme == "https" or not is_loopback(server.netloc)):
+        if server.scheme != "https" and not (self._plain or (self.scheme == "http" and is_loopback(server.netloc))):
             raise RegistryError(
                 f"{self.host} wants the password sent without encryption, to {realm!r}: refused"
             )

@@ -117,6 +117,21 @@ def test_what_has_no_xattr_gets_one(mount: Mount) -> None:
     assert on_disk(fs, "plain") == b"3:0:4711:file"
 
 
+def test_on_files_of_others_it_is_not_believed(mount: Mount) -> None:
+    """Their owner could have written it, and be root by it."""
+    theirs = File("x", uid=ALICE, mode=0o755, xattrs={KEY: b"0:0:4755:file"})
+    node = File("", uid=ALICE, mode=0o666, xattrs={KEY: b"0:0:0666:char-1-1"})
+    fs = mount({"f": theirs, "n": node}, options=OPTIONS)
+    assert show(fs, "f") == (0o755, ALICE, 0)
+    assert stat.S_ISREG(fs.stat("n").st_mode)
+    with os.scandir(fs.path()) as entries:
+        assert all(entry.is_file() for entry in entries)
+    as_user(lambda: os.chmod(fs.path("f"), 0o750), uid=ALICE)
+    assert show(fs, "f") == (0o750, ALICE, 0)
+    assert on_disk(fs, "f") == b"%d:0:0750:file" % ALICE
+    assert os.stat(f"{fs.upper}/f").st_uid == 0
+
+
 def test_the_kernel_checks_what_is_shown(mount: Mount) -> None:
     fs = mount(LOWER, options=OPTIONS)
     assert as_user(lambda: fs.read("f"), uid=BOB) == b"x"

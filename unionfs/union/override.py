@@ -2,6 +2,8 @@
 
 For a daemon that cannot give files away: on disk everything is its own. What has no such xattr, as symlinks cannot, is
 shown as it is on disk; but what belongs to the daemon itself is root's then, as it would be in a user namespace.
+Only on what belongs to the daemon or to root the xattr is believed: anybody can write one on a file of his own, and
+root's mount would make that a set-user-ID file of root's.
 This only wraps the verbs of the union: a union without the option knows nothing of it.
 """
 
@@ -42,6 +44,7 @@ class OverrideUnion(Union):
         config.acl = False  # an ACL on disk would speak of the wrong owners, and change the mode on disk
         super().__init__(config)
         self._daemon = os.geteuid(), os.getegid()
+        self._believed = (0, os.geteuid())
         self._keys = [statmark.KEY]
         if any(self._has_old_key(layer.fd) for layer in self.layers.values()):
             self._keys.append(statmark.OLD_KEY)
@@ -70,8 +73,10 @@ class OverrideUnion(Union):
 
     def _true(self, node: Node, st: os.stat_result) -> os.stat_result:
         """What the image means, for what the disk says."""
-        if node.kind in _CARRIERS and (text := self._mark(*_lookup.place(self, node))) is not None:
-            return statmark.shown(st, text)
+        if node.kind in _CARRIERS and st.st_uid in self._believed:
+            text = self._mark(*_lookup.place(self, node))
+            if text is not None:
+                return statmark.shown(st, text)
         return statmark.unmarked(st, *self._daemon)
 
     def _stat(self, node: Node) -> os.stat_result:
@@ -97,7 +102,8 @@ class OverrideUnion(Union):
             text = self._mark(fd, name)
             if text is None or text.count(b":") < 3 or text.rpartition(b":")[2] == b"file":
                 return _DT_REG
-            return statmark.shown(verbs.stat(fd, name), text).st_mode >> 12
+            st = verbs.stat(fd, name)
+            return statmark.shown(st, text).st_mode >> 12 if st.st_uid in self._believed else _DT_REG
         except FileNotFoundError:
             return _DT_REG  # gone since the listing was made
 
@@ -107,12 +113,20 @@ class OverrideUnion(Union):
         verbs.setxattr(*_lookup.place(self, node), statmark.KEY, statmark.value(mode, uid, gid, rdev))
         node.bare = False
 
+    def _to_change(self, node: Node) -> os.stat_result:
+        """What is shown of a node whose xattr is to be written: one on somebody else's file would not be believed."""
+        copy_up(self, node)
+        disk = _lookup.stat(self, node)
+        st = self._true(node, disk)
+        if disk.st_uid not in self._believed:
+            verbs.chown(*_lookup.place(self, node), *self._daemon)
+        return st
+
     def chmod(self, node: Node, mode: int) -> None:
         if node.kind not in _CARRIERS:
             super().chmod(node, mode)
             return
-        copy_up(self, node)
-        st = self._stat(node)
+        st = self._to_change(node)
         self._keep(node, S_IFMT(st.st_mode) | S_IMODE(mode), st.st_uid, st.st_gid, st.st_rdev)
 
     def chown(self, node: Node, uid: int, gid: int) -> None:
@@ -120,8 +134,7 @@ class OverrideUnion(Union):
         if node.kind not in _CARRIERS:
             self._chown_on_disk(node, uid, gid)
             return
-        copy_up(self, node)
-        st = self._stat(node)
+        st = self._to_change(node)
         mode = st.st_mode if node.is_dir else _without_privilege(st.st_mode)
         self._keep(node, mode, st.st_uid if uid == -1 else uid, st.st_gid if gid == -1 else gid, st.st_rdev)
         if not node.is_dir:

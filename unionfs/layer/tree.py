@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import ENOSYS, EPERM
+from errno import EACCES, ENOSYS, EPERM
 
 from unionfs import libc
 from unionfs.layer import verbs
@@ -33,7 +33,7 @@ class Layer:
         os.close(self.fd)
 
     def open_dir(self, path: bytes) -> int:
-        """O_PATH descriptor of the directory at a relative path (empty: the root) without following any symlink."""
+        """Descriptor, as of verbs.open_dir, of the directory at a relative path (empty: the root) without following any symlink."""
         fd = self.fd
         try:
             for part in _chunks(path):
@@ -63,15 +63,15 @@ def _open_beneath(fd: int, path: bytes) -> int:
     if b"/" not in path:
         return verbs.open_dir(fd, path)
     try:
-        return libc.openat2(fd, path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)
+        return libc.openat2(fd, path, os.O_RDONLY | os.O_NOATIME | os.O_DIRECTORY | os.O_NOFOLLOW, _RESOLVE)
     except OSError as error:
-        if error.errno not in (ENOSYS, EPERM):
+        if error.errno not in (ENOSYS, EACCES, EPERM):
             raise
     return _open_stepwise(fd, path)
 
 
 def _open_stepwise(fd: int, path: bytes) -> int:
-    """What openat2 does in one call, for kernels and sandboxes without it."""
+    """What openat2 does in one call, for kernels and sandboxes without it, and for directories that may not be read."""
     current = os.dup(fd)
     for name in path.split(b"/"):
         try:

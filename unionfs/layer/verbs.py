@@ -3,12 +3,14 @@
 An object is named by (fd, name): a descriptor of its directory (O_PATH is enough) and one path component, which is
 never followed if it is a symlink. An empty name means the object that the descriptor itself stands for; None the same
 of a descriptor that is really open (not O_PATH), which is two to five times cheaper. All raise OSError.
-Xattrs go through /proc/self/fd: its link leads to exactly the opened directory, and the last name is not followed.
+Xattrs of names go through /proc/self/fd: its link leads to exactly the opened directory, and the last name is not
+followed.
 """
 
 from __future__ import annotations
 
 import os
+from errno import EBADF
 
 from unionfs import libc
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -76,8 +78,14 @@ def open_path(fd: int, name: bytes) -> int:
 
 
 def open_dir(fd: int, name: bytes) -> int:
-    """A directory as O_PATH; ENOTDIR for anything else, also a symlink to one."""
-    return os.open(name, _DIRECTORY, dir_fd=fd)
+    """A directory; ENOTDIR for anything else, also a symlink to one.
+
+    Really open where that is permitted, since its xattrs are then cheaper to ask for, and O_PATH where not.
+    """
+    try:
+        return os.open(name, _DIRECTORY | os.O_RDONLY | os.O_NOATIME, dir_fd=fd)
+    except PermissionError:
+        return os.open(name, _DIRECTORY | os.O_PATH, dir_fd=fd)
 
 
 def open_unnamed(fd: int, mode: int, flags: int = os.O_RDWR) -> int:
@@ -175,12 +183,28 @@ def truncate(fd: int, name: bytes, size: int) -> None:
 
 
 def getxattr(fd: int, name: bytes | None, key: bytes) -> bytes:
-    return os.getxattr(fd if name is None else at(fd, name), key, follow_symlinks=not name)
+    if not name:
+        try:
+            return os.getxattr(fd, key)
+        except OSError as error:
+            if error.errno != EBADF:  # O_PATH
+                raise
+    return os.getxattr(at(fd, name), key, follow_symlinks=not name)
 
 
 def listxattr(fd: int, name: bytes | None) -> list[bytes]:
-    found = os.listxattr(fd if name is None else at(fd, name), follow_symlinks=not name)
+    found = _xattrs(fd, name)
     return [os.fsencode(key) for key in found] if found else []
+
+
+def _xattrs(fd: int, name: bytes | None) -> list[str]:
+    if not name:
+        try:
+            return os.listxattr(fd)
+        except OSError as error:
+            if error.errno != EBADF:  # O_PATH
+                raise
+    return os.listxattr(at(fd, name), follow_symlinks=not name)
 
 
 def setxattr(fd: int, name: bytes | None, key: bytes, value: bytes, flags: int = 0) -> None:

@@ -1,31 +1,30 @@
-"""Waiting for the next request, on the processor where it comes from.
+"""Waiting for the next request: without sleeping, or on the processor where it comes from.
 
-Waking a daemon on another processor costs more than all that the daemon does. So while one process alone
-makes requests, and waits for each, the loop's thread moves to the processor that this process runs on.
-Medians in µs over interleaved runs on two processors, Linux 6.18; above with little else going on (8 runs,
-a core that only calls lstat), below at a load of 6 (10 runs, the union):
+Waking a thread costs more than all that the daemon does for a request, most of all where the processor it sleeps on has
+gone to sleep, too: then `stat` of a new name takes 75 µs, of which 10 are ours. Two ways around it:
 
-                        waiting  following  following    50 reads without
-                        plainly  the last   a lone       waiting, then
-                                 client     client (*)   waiting
-    stat, cold             20.4       17.1       22.9    21.6
-    open read close        20.0       17.9       20.6    18.0
-    stat, each 0.3 ms      47.2       41.2       39.9    45.0
-    two clients            49.9       50.8       43.6    45.7
-    processor time, s      0.50       0.55       0.52    0.62
+- spin: while requests come densely and a processor is to be had, ask again and again for up to 0.1 ms before sleeping;
+- follow: where others want to run, and one process alone makes requests and waits for each, move to the processor
+  that it runs on, so that one wakes the other without a second processor being woken.
 
-    stat, cold             34.9       33.4       33.8    37.0
-    open read close        16.7       16.8       16.8    17.2
-    stat, each 0.3 ms      65.3       46.9       45.2    99.3
-    two clients           124.6       63.9       57.3   116.3
-    processor time, s      0.50       0.46       0.46    0.64
+Medians in µs of 3 to 4 interleaved runs on two processors (a virtual machine), Linux 6.18:
 
-(*) is what this module does: it is never far from the best, and the others are where there is other work or
-a second client. Much of the spread is where the scheduler happens to put daemon and client.
+                            sleeping   following   spinning   fuse-overlayfs 1.10
+    otherwise idle
+      stat, cold                 108          72         34                    85
+      stat, not there             75          60         25                    72
+      open read close             80          66         30                    62
+    beside a busy loop
+      stat, not there             12          13         25 (*)                15
+      open read close             17          20         30 (*)                18
+
+(*) so it does not spin there. Following alone, over more kinds of load, is compared in docs/decisions.md.
 
 Rules, so that it never hurts:
 - every 31st request is looked at. The number is odd because opens and releases take turns;
-- two different clients one after the other: parallel work, the scheduler knows better. Let go;
+- spin only if these came within 0.2 ms of each other, and no more threads want to run than there are processors for
+  us; if they do, not for the next 8 looks;
+- follow only one client: with two different ones, one after the other, the scheduler knows better. Let go;
 - READ and WRITE: readahead overlaps with the client's own work, on two processors. Let go;
 - pid 0 says nothing: a release, or a client in a foreign pid namespace;
 - only processors that the thread was given; threads that the loop starts get them all back;

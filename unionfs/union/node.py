@@ -64,7 +64,7 @@ class Dir(Node):
 
     layers    indices of the layers that contribute, ascending; layers[0] holds the attributes
     paths     layer → path from that layer's root, for lowers (they never move); the upper's follows from `parent`
-    fds       layer → O_PATH descriptor, while open
+    fds       layer → descriptor, while open
     children  nodes in it that the front end knows, by name
     listing   the merged content once it has been read, else None
     probes    lookups answered layer by layer, before the content is worth reading whole

@@ -187,7 +187,7 @@ class Stack:
     # --- parts of directories and their descriptors -------------------------------------------------------------
 
     def part_fd(self, directory: Dir, layer: int) -> int:
-        """O_PATH descriptor of a directory's part. Good until `trim`, that is while the lock is held."""
+        """Descriptor of a directory's part, perhaps O_PATH. Good until `trim`, that is while the lock is held."""
         fd = directory.fds.get(layer, -1)
         if fd >= 0:
             return fd

@@ -33,7 +33,7 @@ class Layer:
         os.close(self.fd)
 
     def open_dir(self, path: bytes) -> int:
-        """Descriptor, as of verbs.open_dir, of the directory at a relative path (empty: the root); no symlink is followed."""
+        """Descriptor, as of verbs.open_dir, of the directory at a relative path (empty: the root), past no symlink."""
         fd = self.fd
         try:
             for part in _chunks(path):

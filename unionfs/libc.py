@@ -31,6 +31,7 @@ SECBIT_NO_SETUID_FIXUP = 1 << 2
 
 # <asm/unistd.h>; the numbers above 424 are the same on every architecture
 _SYS_openat2 = 437
+_SYS_fchmodat2 = 452
 
 
 def _fail(path: bytes | None = None) -> OSError:
@@ -98,6 +99,12 @@ def _address(buffer: bytearray) -> ctypes.Array[ctypes.c_char]:
 
 # --- attributes ----------------------------------------------------------------------------------------------------
 
+def fchmodat2(dir_fd: int, name: bytes, mode: int, flags: int) -> None:
+    """fchmodat2(2). EOPNOTSUPP for a symlink that is not to be followed; ENOSYS before Linux 6.6."""
+    if _syscall(_long(_SYS_fchmodat2), _int(dir_fd), _path(name), _uint(mode), _uint(flags)):
+        raise _fail(name)
+
+
 class _Timespec(ctypes.Structure):
     _fields_ = [("sec", _long), ("nsec", _long)]
 
@@ -105,8 +112,11 @@ class _Timespec(ctypes.Structure):
 _utimensat = _function("utimensat", _int, _path, _pointer, _int)
 
 
-def utimensat(dir_fd: int, path: bytes, times: tuple[int, int, int, int], flags: int) -> None:
-    """utimensat(2) with (atime s, atime ns, mtime s, mtime ns); UTIME_NOW and UTIME_OMIT stand in the ns fields."""
+def utimensat(dir_fd: int, path: bytes | None, times: tuple[int, int, int, int], flags: int) -> None:
+    """utimensat(2) with (atime s, atime ns, mtime s, mtime ns); UTIME_NOW and UTIME_OMIT stand in the ns fields.
+
+    A path of None means the descriptor itself, which must be really open (not O_PATH).
+    """
     pair = (_Timespec * 2)(_Timespec(times[0], times[1]), _Timespec(times[2], times[3]))
     if _utimensat(dir_fd, path, pair, flags):
         raise _fail(path)

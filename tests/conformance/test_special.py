@@ -174,6 +174,8 @@ def test_times_before_1970_and_far_ahead(mount: Mount) -> None:
     fs = mount({"f": "x"})
     os.utime(fs.path("f"), ns=(-1_000_000_000, -5_500_000_000))
     assert fs.stat("f").st_mtime_ns == -5_500_000_000
+    os.utime(fs.path("f"), ns=(-1, -1))  # a time like any other, and not "now"
+    assert (fs.stat("f").st_atime_ns, fs.stat("f").st_mtime_ns) == (-1, -1)
     far = 10_000_000_000 * 10**9
     os.utime(fs.path("f"), ns=(far, far))
     assert fs.stat("f").st_mtime_ns == far

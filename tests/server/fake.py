@@ -15,6 +15,7 @@ import threading
 from errno import EEXIST, ENOENT, EROFS
 
 from unionfs import libc
+from unionfs.union import UTIME_NOW
 from unionfs.union.config import Config
 
 TYPE_CHECKING = False
@@ -250,7 +251,7 @@ class FakeUnion:
         def part(value: int | None) -> tuple[int, int]:
             if value is None:
                 return 0, libc.UTIME_OMIT
-            return (0, libc.UTIME_NOW) if value == -1 else divmod(value, 10**9)
+            return (0, libc.UTIME_NOW) if value == UTIME_NOW else divmod(value, 10**9)
 
         follow = 0 if node.fd >= 0 else libc.AT_SYMLINK_NOFOLLOW
         libc.utimensat(libc.AT_FDCWD, self._change(node), (*part(atime), *part(mtime)), follow)

@@ -7,10 +7,8 @@ from errno import EINVAL, ENODATA, EOPNOTSUPP
 from stat import S_IFREG, S_IMODE, S_ISGID, S_ISUID, S_IXGRP
 
 from unionfs.layer import verbs
-from unionfs.libc import UTIME_NOW as _NOW
-from unionfs.libc import UTIME_OMIT as _OMIT
 from unionfs.union.copyup import copy_up, own_data
-from unionfs.union.lookup import place, stat
+from unionfs.union.lookup import place, reach, stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from unionfs.union.node import Node
     from unionfs.union.stack import Stack
 
-UTIME_NOW = -1
+UTIME_NOW = verbs.NOW
 _ACL_PREFIX = b"system.posix_acl_"
 _NAME_MAX = 255  # bytes of an xattr's name
 _CAPABILITY = b"security.capability"
@@ -26,25 +24,19 @@ _CAPABILITY = b"security.capability"
 
 def chmod(stack: Stack, node: Node, mode: int) -> None:
     copy_up(stack, node)
-    verbs.chmod(*place(stack, node), S_IMODE(mode))
+    verbs.chmod(*reach(stack, node), S_IMODE(mode))
 
 
 def chown(stack: Stack, node: Node, uid: int, gid: int) -> None:
     """-1 leaves an id as it is."""
     copy_up(stack, node)
-    verbs.chown(*place(stack, node), uid, gid)
+    verbs.chown(*reach(stack, node), uid, gid)
 
 
 def utimens(stack: Stack, node: Node, atime_ns: int | None, mtime_ns: int | None) -> None:
     """Nanoseconds since the epoch, UTIME_NOW, or None to leave a time as it is."""
     copy_up(stack, node)
-    verbs.utimens(*place(stack, node), (*_timespec(atime_ns), *_timespec(mtime_ns)))
-
-
-def _timespec(time_ns: int | None) -> tuple[int, int]:
-    if time_ns is None:
-        return 0, _OMIT
-    return (0, _NOW) if time_ns == UTIME_NOW else divmod(time_ns, 10**9)
+    verbs.utimens(*reach(stack, node), atime_ns, mtime_ns)
 
 
 def truncate(stack: Stack, node: Node, size: int, file: File | None = None) -> None:
@@ -81,7 +73,7 @@ def getxattr(stack: Stack, node: Node, key: bytes) -> bytes:
     if node.bare and key == _CAPABILITY:
         raise OSError(ENODATA, "no capabilities")
     stack.keep_within_limit()
-    return verbs.getxattr(*place(stack, node), _on_disk(stack, key))
+    return verbs.getxattr(*reach(stack, node), _on_disk(stack, key))
 
 
 def listxattr(stack: Stack, node: Node) -> list[bytes]:
@@ -90,7 +82,7 @@ def listxattr(stack: Stack, node: Node) -> list[bytes]:
         return []
     stack.keep_within_limit()
     try:
-        keys = verbs.listxattr(*place(stack, node))
+        keys = verbs.listxattr(*reach(stack, node))
     except OSError as error:
         if error.errno == EOPNOTSUPP:
             return []
@@ -105,7 +97,7 @@ def setxattr(stack: Stack, node: Node, key: bytes, value: bytes, flags: int) -> 
     disk = _on_disk(stack, key)
     copy_up(stack, node)
     node.bare = False
-    verbs.setxattr(*place(stack, node), disk, value, flags)
+    verbs.setxattr(*reach(stack, node), disk, value, flags)
 
 
 def removexattr(stack: Stack, node: Node, key: bytes) -> None:
@@ -113,13 +105,13 @@ def removexattr(stack: Stack, node: Node, key: bytes) -> None:
     stack.require_writable()
     disk = _on_disk(stack, key)
     try:
-        verbs.getxattr(*place(stack, node), disk)
+        verbs.getxattr(*reach(stack, node), disk)
     except OSError as error:
         if error.errno == ENODATA and key.startswith(_ACL_PREFIX):
             return
         raise
     copy_up(stack, node)
-    verbs.removexattr(*place(stack, node), disk)
+    verbs.removexattr(*reach(stack, node), disk)
 
 
 def _on_disk(stack: Stack, key: bytes) -> bytes:

@@ -25,7 +25,7 @@ from unionfs.union.merge import (
     merge,
     pack,
 )
-from unionfs.union.node import NOWHERE, UPPER, Dir, Node
+from unionfs.union.node import HERE, NOWHERE, UPPER, Dir, Node
 from unionfs.union.parts import resolve
 
 TYPE_CHECKING = False
@@ -215,6 +215,10 @@ def remember_links(stack: Stack, node: Node, key: int) -> None:
 
 def stat(stack: Stack, node: Node) -> os.stat_result:
     """The object's real attributes; what is shown instead of its inode number and link count: node.ino, nlink()."""
+    if node.files and node.data is HERE:
+        for file in node.files:
+            if file.fd >= 0:
+                return os.stat(file.fd)
     if node.fd >= 0:
         return os.stat(node.fd)
     if node.is_dir:
@@ -241,6 +245,15 @@ def place(stack: Stack, node: Node) -> tuple[int, bytes]:
     if node.is_dir:
         return stack.part_fd(node, node.layer), b""  # type: ignore[arg-type]
     return stack.part_fd(node.parent, node.layer), node.name
+
+
+def reach(stack: Stack, node: Node) -> tuple[int, bytes | None]:
+    """`place` for the verbs that take a name of None: a descriptor open on the object, where there is one."""
+    if node.files and node.data is HERE:
+        for file in node.files:
+            if file.fd >= 0:
+                return file.fd, None
+    return place(stack, node)
 
 
 def readlink(stack: Stack, node: Node) -> bytes:

@@ -6,6 +6,7 @@ from errno import ENOTTY, ERANGE
 from stat import S_ISGID
 
 from unionfs.server.desk import DEFER
+from unionfs.union import UTIME_NOW
 from unionfs.wire import encode
 from unionfs.wire.kernel import (
     FATTR_ATIME,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from unionfs.union import Union
     from unionfs.union.node import Node
 
-_NOW = -1  # union.utimens: the time of the call
 _LEAVE = -1  # union.chown: leave this owner as it is
 
 # linux/fs.h; the argument of the first two is a long in the number and an int in fact
@@ -77,7 +77,7 @@ def setattr_(
 def _time(valid: int, given: int, now: int, seconds: int, nanoseconds: int) -> int | None:
     if not valid & given:
         return None
-    return _NOW if valid & now else seconds * 1_000_000_000 + nanoseconds
+    return UTIME_NOW if valid & now else seconds * 1_000_000_000 + nanoseconds
 
 
 def readlink(desk: Desk, nodeid: int) -> Reply:

@@ -76,7 +76,8 @@ def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -
 
 
 _HANDLE_HEAD = Struct("Ii")  # struct file_handle: bytes, type, then the handle
-_HANDLE_TEMPLATE = _HANDLE_HEAD.pack(128, 0) + bytes(128)
+_HANDLE_MAX = 128
+_Handle = ctypes.c_char * (_HANDLE_HEAD.size + _HANDLE_MAX)
 _name_to_handle_at = _function("name_to_handle_at", _int, _path, _pointer, _pointer, _int)
 
 
@@ -85,16 +86,12 @@ def name_to_handle_at(dir_fd: int, name: bytes, flags: int = 0) -> tuple[int, by
 
     An empty name with AT_EMPTY_PATH means the descriptor itself.
     """
-    buffer = bytearray(_HANDLE_TEMPLATE)
-    mount = bytearray(4)
-    if _name_to_handle_at(dir_fd, name, _address(buffer), _address(mount), flags):
+    buffer, mount = _Handle(), _int()
+    _HANDLE_HEAD.pack_into(buffer, 0, _HANDLE_MAX, 0)
+    if _name_to_handle_at(dir_fd, name, buffer, ctypes.byref(mount), flags):
         raise _fail(name)
     size, kind = _HANDLE_HEAD.unpack_from(buffer)
-    return kind, bytes(buffer[8:8 + size])
-
-
-def _address(buffer: bytearray) -> ctypes.Array[ctypes.c_char]:
-    return (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    return kind, buffer.raw[_HANDLE_HEAD.size : _HANDLE_HEAD.size + size]
 
 
 # --- attributes ----------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def _copy_plain(source: int, target: int, offset: int, length: int) -> int:
     return done
 
 
-def copy_attributes(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes | None,
+def copy_attributes(stack: Stack, source: int, source_name: bytes | None, fd: int, name: bytes | None,
                      st: os.stat_result) -> None:
     """Owner, then mode (chown clears setuid), then xattrs (chown clears capabilities); overlay's own marks stay."""
     try:
@@ -92,7 +92,7 @@ def copy_attributes(stack: Stack, source: int, source_name: bytes, fd: int, name
     copy_xattrs(stack, source, source_name, fd, name)
 
 
-def copy_xattrs(stack: Stack, source: int, source_name: bytes, fd: int, name: bytes | None) -> None:
+def copy_xattrs(stack: Stack, source: int, source_name: bytes | None, fd: int, name: bytes | None) -> None:
     """All xattrs but overlay's marks (escaped ones included: they are the user's). What the upper refuses is left."""
     if not stack.abilities.xattr:
         return

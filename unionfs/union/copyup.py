@@ -164,19 +164,19 @@ def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool | Non
     """The new object with all that belongs to it. deferring: its sync may wait; None: even its data (metacopy=on)."""
     if node.linked:
         copy_up(stack, node.parent)
-    made = _Made(stack)
+    made, old = _Made(stack), _Old(stack, node)
     try:
         copied = 0
         bare = deferring is None and node.linked and node.kind == S_IFREG
         if bare:
             made.open_file()
-            os.ftruncate(made.fd, verbs.stat(*place(stack, node)).st_size)
+            os.ftruncate(made.fd, old.st.st_size)
         elif node.kind == S_IFREG:
             made.open_file()
-            copied = _copy_data(stack, node, made.fd, keep)
+            copied = _copy_data(stack, node, old.fd, made.fd, keep)
         else:
-            _make_special(stack, node, made)
-        mark = _dress(stack, node, made)
+            _make_special(stack, node, old, made)
+        mark = _dress(stack, node, old, made)
         deferring = deferring and copied > 0 and _syncs(stack) and node.linked
         if deferring or bare:
             verbs.setxattr(made.fd, None, stack.marks.metacopy, b"")
@@ -184,7 +184,7 @@ def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool | Non
             _unlocked(stack, verbs.sync, made.fd)
         if node.linked:  # perhaps under another of its names by now
             copy_up(stack, node.parent)
-            _put_in_place(stack, node, made, mark)
+            _put_in_place(stack, node, made, mark, old.st.st_nlink)
         else:
             _keep_unnamed(stack, node, made)
         node.layer, node.data = UPPER, UNKNOWN if bare else HERE
@@ -194,6 +194,7 @@ def _copy_file(stack: Stack, node: Node, keep: int | None, deferring: bool | Non
             defer(stack, node, made.fd)
             made.fd = NOWHERE
     finally:
+        old.close()
         made.discard()
     return copied
 
@@ -204,7 +205,7 @@ def _complete(stack: Stack, node: Node, keep: int | None, _deferring: bool | Non
     st = verbs.stat(fd, name)
     target = verbs.open_file(fd, name, os.O_RDWR | os.O_NONBLOCK)
     try:
-        copied = _copy_data(stack, node, target, keep)
+        copied = _copy_data(stack, node, NOWHERE, target, keep)
         if copied and _syncs(stack):
             _unlocked(stack, verbs.sync, target)
         verbs.set_times(target, None, st)
@@ -214,6 +215,26 @@ def _complete(stack: Stack, node: Node, keep: int | None, _deferring: bool | Non
     finally:
         os.close(target)
     return copied
+
+
+class _Old:
+    """The object that is copied: where the verbs reach it, and its stat. A regular file is open, which is cheaper."""
+
+    __slots__ = ("fd", "name", "st")
+
+    def __init__(self, stack: Stack, node: Node) -> None:
+        fd, name = place(stack, node)
+        self.fd: int = verbs.open_reading(fd, name) if node.kind == S_IFREG else fd
+        self.name: bytes | None = None if node.kind == S_IFREG else name
+        try:
+            self.st = verbs.stat(self.fd, self.name)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self.name is None:
+            os.close(self.fd)
 
 
 class _Made:
@@ -254,34 +275,31 @@ class _Made:
             verbs.unlink(self.stack.work_fd, self.name)
 
 
-def _make_special(stack: Stack, node: Node, made: _Made) -> None:
+def _make_special(stack: Stack, node: Node, old: _Old, made: _Made) -> None:
     name = stack.temp_name()
-    source = place(stack, node)
     if node.kind == S_IFLNK:
-        verbs.symlink(stack.work_fd, name, verbs.readlink(*source))
+        verbs.symlink(stack.work_fd, name, verbs.readlink(old.fd, old.name or b""))
     else:
-        verbs.mknod(stack.work_fd, name, node.kind | 0o600, verbs.stat(*source).st_rdev)
+        verbs.mknod(stack.work_fd, name, node.kind | 0o600, old.st.st_rdev)
     made.name = name
 
 
-def _dress(stack: Stack, node: Node, made: _Made) -> bytes:
+def _dress(stack: Stack, node: Node, old: _Old, made: _Made) -> bytes:
     """Give the new object the old one's attributes. Returns the origin mark it got, if any."""
-    source = place(stack, node)
-    st = verbs.stat(*source)
-    copy_attributes(stack, *source, *made.place(), st)
-    mark = _mark_origin(stack, node, *source, *made.place(), st.st_nlink) if node.linked else b""
-    verbs.set_times(*made.place(), st)
+    target = made.place()
+    copy_attributes(stack, old.fd, old.name, *target, old.st)
+    mark = _mark_origin(stack, node, old.fd, old.name, *target, old.st.st_nlink) if node.linked else b""
+    verbs.set_times(*target, old.st)
     return mark
 
 
-def _put_in_place(stack: Stack, node: Node, made: _Made, mark: bytes) -> None:
-    """The name, last of all; before it the index name of an inode with several."""
-    st = verbs.stat(*place(stack, node))
+def _put_in_place(stack: Stack, node: Node, made: _Made, mark: bytes, links: int) -> None:
+    """The name, last of all; before it the index name of an inode with several (links)."""
     entry = b""
     if mark:
         set_impure(stack, node.parent)
-    if mark and st.st_nlink > 1 and stack.index is not None:
-        links = st.st_nlink if node.links < 0 else node.links
+    if mark and links > 1 and stack.index is not None:
+        links = links if node.links < 0 else node.links
         entry = stack.index.add(stack, *made.place(), mark, links)
         node.links = links
     try:
@@ -313,9 +331,12 @@ def _swap_files(node: Node, fd: int) -> None:
 
 # --- parts of the work ---------------------------------------------------------------------------------------------
 
-def _copy_data(stack: Stack, node: Node, target: int, keep: int | None) -> int:
-    """Copy the data, holes kept; the lock is released while much is copied. Returns the bytes copied."""
-    source = open_data(stack, node, os.O_RDONLY)
+def _copy_data(stack: Stack, node: Node, held: int, target: int, keep: int | None) -> int:
+    """Copy the data, holes kept; the lock is released while much is copied. Returns the bytes copied.
+
+    held: a descriptor on the node's file, which may be one of metadata alone; NOWHERE: there is none.
+    """
+    source = held if held >= 0 and locate_data(stack, node) is HERE else open_data(stack, node, os.O_RDONLY)
     try:
         st = os.fstat(source)
         size = st.st_size if keep is None else min(keep, st.st_size)
@@ -325,7 +346,8 @@ def _copy_data(stack: Stack, node: Node, target: int, keep: int | None) -> int:
             return copy_bytes(source, target, size, st)
         return _unlocked(stack, copy_bytes, source, target, size, st)
     finally:
-        os.close(source)
+        if source != held:
+            os.close(source)
 
 
 def _unlocked(stack: Stack, work: Callable[..., _R], *arguments: object) -> _R:
@@ -364,7 +386,7 @@ def _open_at(fd: int, name: bytes, flags: int) -> int:
     return verbs.open_file(fd, name, flags)
 
 
-def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes, fd: int, name: bytes | None,
+def _mark_origin(stack: Stack, node: Node, source: int, source_name: bytes | None, fd: int, name: bytes | None,
                  links: int) -> bytes:
     """Record which lower object this was, so that st_ino survives a remount. Its directory is to be marked impure.
 

@@ -215,10 +215,10 @@ def remember_links(stack: Stack, node: Node, key: int) -> None:
 
 def stat(stack: Stack, node: Node) -> os.stat_result:
     """The object's real attributes; what is shown instead of its inode number and link count: node.ino, nlink()."""
-    if node.files and node.data is HERE:
-        for file in node.files:
-            if file.fd >= 0:
-                return os.stat(file.fd)
+    if node.files or stack.unsettled:
+        fd = open_fd(stack, node)
+        if fd >= 0:
+            return os.stat(fd)
     if node.fd >= 0:
         return os.stat(node.fd)
     if node.is_dir:
@@ -249,11 +249,17 @@ def place(stack: Stack, node: Node) -> tuple[int, bytes]:
 
 def reach(stack: Stack, node: Node) -> tuple[int, bytes | None]:
     """`place` for the verbs that take a name of None: a descriptor open on the object, where there is one."""
+    fd = open_fd(stack, node)
+    return (fd, None) if fd >= 0 else place(stack, node)
+
+
+def open_fd(stack: Stack, node: Node) -> int:
+    """A descriptor that is really open (not O_PATH) on the node's own object; NOWHERE where there is none."""
     if node.files and node.data is HERE:
         for file in node.files:
             if file.fd >= 0:
-                return file.fd, None
-    return place(stack, node)
+                return file.fd
+    return stack.unsettled.get(node, NOWHERE)
 
 
 def readlink(stack: Stack, node: Node) -> bytes:

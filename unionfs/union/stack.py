@@ -170,7 +170,7 @@ class Stack:
             return None
         return ino if self.single_fs else ino ^ (fsid << self._foreign_shift)
 
-    def origin_mark(self, fd: int, name: bytes, layer: int) -> bytes | None:
+    def origin_mark(self, fd: int, name: bytes | None, layer: int) -> bytes | None:
         """The mark that names an object of a lower layer as an origin; None where its file system has no handles."""
         try:
             kind, handle = verbs.handle(fd, name)

@@ -27,7 +27,6 @@ Who = tuple[int, int, int]
 
 class FakeNode:
     __slots__ = (
-        "backing",
         "data",
         "files",
         "fd",
@@ -50,7 +49,7 @@ class FakeNode:
         self.data: object = None  # as in the union: None means with the metadata
         self.files: set[FakeFile] = set()
         self.fd = -1  # O_PATH descriptor once the name is gone
-        self.nodeid = self.lookups = self.backing = self.front = 0
+        self.nodeid = self.lookups = self.front = 0
 
     @property
     def is_dir(self) -> bool:
@@ -63,13 +62,12 @@ class FakeNode:
 
 
 class FakeFile:
-    __slots__ = ("fd", "flags", "front", "node")
+    __slots__ = ("fd", "flags", "node")
 
     def __init__(self, node: FakeNode, flags: int) -> None:
         self.node = node
         self.flags = flags
         self.fd = -1
-        self.front = 0
 
     def fileno(self) -> int:
         if self.fd < 0:

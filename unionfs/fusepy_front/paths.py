@@ -127,13 +127,15 @@ class Paths:
                 self.union.forget(node)
 
     def _dispensable(self, node: Node) -> bool:
-        if node.files or node.busy or node.lookups != 1 or (node.names is not None and self.keep_links):
+        if node.files or node in self.union.copying or node.lookups != 1:
+            return False
+        if node.names is not None and self.keep_links:
             return False
         return not (node.is_dir and node.children)  # type: ignore[attr-defined]
 
     def let_go(self, node: Node) -> None:
         """Forget a node that has lost its last name, unless someone has it open: nothing leads to it any more."""
-        if node.linked or node.files or node.busy or node.lookups > 1:
+        if node.linked or node.files or node in self.union.copying or node.lookups > 1:
             return
         if not any(node is kept for kept, _directory in self.hidden.values()):
             self.known.pop(node, None)

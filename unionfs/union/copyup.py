@@ -2,7 +2,7 @@
 
 The copy is built where nobody sees it (a file without a name, or a name in the work directory), completed, synced and
 then put into place by one system call: a crash leaves either the old or the new object. Large data is copied with the
-lock released; the node is marked busy meanwhile, and whoever needs its copy-up waits.
+lock released; the node is among `stack.copying` meanwhile, and whoever needs its copy-up waits.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SMALL = 256 << 10   # up to here a copy takes well under a millisecond and is n
 
 def slow(stack: Stack, node: Node, writing: bool = True) -> bool:
     """Whether copying the node up may take long or must wait. writing: its data is going to change, too."""
-    if node.busy or node in stack.settling or (writing and node in stack.unsettled):
+    if node in stack.copying or node in stack.settling or (writing and node in stack.unsettled):
         return True
     if node.layer == UPPER or node.kind != S_IFREG:
         return False
@@ -50,7 +50,7 @@ def copy_up(stack: Stack, node: Node) -> None:
     Does nothing if it is there already. Raises EROFS, ENOSPC, EDQUOT, EIO and what else the layers say; then the
     union is as before and nothing is left behind.
     """
-    while node.busy:
+    while node in stack.copying:
         stack.copied.wait()
     if node.layer == UPPER:
         return
@@ -73,7 +73,7 @@ def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
         copy_up(stack, node)
         return
     while True:  # each step may release the lock, so that others change the node meanwhile
-        if node.busy:
+        if node in stack.copying:
             stack.copied.wait()
         elif node.layer != UPPER:
             stack.require_writable()
@@ -88,11 +88,11 @@ def own_data(stack: Stack, node: Node, keep: int | None = None) -> None:
 
 def _run(stack: Stack, node: Node, work: Callable[[Stack, Node, int | None, bool | None], int], keep: int | None,
          deferring: bool | None) -> None:
-    node.busy = True
+    stack.copying.add(node)
     try:
         copied = work(stack, node, keep, deferring)
     finally:
-        node.busy = False
+        stack.copying.discard(node)
         stack.copied.notify_all()
     _count(stack, node, copied)
 

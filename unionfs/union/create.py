@@ -18,7 +18,7 @@ from unionfs.union.copyup import copy_up, keep_lower_path, set_impure
 from unionfs.union.data import File
 from unionfs.union.lookup import check_name, entry, is_whiteout, place, remember_links, stat, upper_key
 from unionfs.union.merge import LOWER, TYPE, WHITEOUT, Names
-from unionfs.union.node import HERE, NOWHERE, UPPER, Dir, Node
+from unionfs.union.node import HERE, KINDS, NOWHERE, UPPER, Dir, Node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _as_caller(stack: Stack, who: Who, make: Callable[[], _R]) -> _R:
 
 def _born(stack: Stack, directory: Dir, name: bytes, opened: int | None) -> Made:
     st = os.fstat(opened) if opened is not None else verbs.stat(stack.part_fd(directory, UPPER), name)
-    ino, kind = stack.inode_number(UPPER, st.st_ino), S_IFMT(st.st_mode)
+    ino, kind = stack.inode_number(UPPER, st.st_ino), KINDS[st.st_mode >> 12]
     if kind == S_IFDIR:
         node: Node = Dir(ino, [UPPER], {}, directory, name)
         node.listing = Names({}, {})  # type: ignore[attr-defined]

@@ -29,17 +29,15 @@ class File:
     """An open file. `fd` is opened when first needed and moves along when the node is copied up.
 
     flags   access mode and what else of open(2) concerns the daemon's descriptor
-    front   belongs to the front end
     """
 
-    __slots__ = ("stack", "node", "flags", "fd", "front")
+    __slots__ = ("stack", "node", "flags", "fd")
 
     def __init__(self, stack: Stack, node: Node, flags: int) -> None:
         self.stack = stack
         self.node = node
         self.flags = flags & ~_NOT_OURS
         self.fd = NOWHERE
-        self.front = 0
         if node.files is None:
             node.files = set()
         node.files.add(self)

@@ -25,7 +25,7 @@ from unionfs.union.merge import (
     merge,
     pack,
 )
-from unionfs.union.node import HERE, NOWHERE, UPPER, Dir, Node
+from unionfs.union.node import HERE, KINDS, NOWHERE, UPPER, Dir, Node
 from unionfs.union.parts import resolve
 
 TYPE_CHECKING = False
@@ -158,7 +158,7 @@ def _adopt(stack: Stack, directory: Dir, name: bytes, layer: int) -> tuple[Node,
         st = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:
         return None  # a layer was changed underneath: the name is gone, as it would be for the kernel
-    kind = S_IFMT(st.st_mode)
+    kind = KINDS[st.st_mode >> 12]
     if kind == S_IFDIR:
         child = resolve(stack, directory, name, layer, st)
         directory.children[name] = child

@@ -13,6 +13,7 @@ UPPER = 0  # index of the writable layer; read-only stacks have no layer 0, thei
 NOWHERE = -1
 HERE = None
 UNKNOWN = (-1, b"")
+KINDS = [dtype << 12 for dtype in range(16)]  # S_IFMT(mode) is KINDS[mode >> 12], without 32 bytes for each node's own
 
 
 class Node:
@@ -22,14 +23,15 @@ class Node:
     object has lost that name, behind the O_PATH descriptor `fd`. `linked` says that (parent, name) is a name of it in
     the union; a lower object stays reachable there also when it is not. `links` is what st_nlink shows, NOWHERE: what
     the layer says. `data` is where the bytes are: HERE, with the metadata; (layer, path from its root), for metacopy;
-    UNKNOWN until someone needs them. `busy`: a copy-up of it runs with the lock released. `bare`: it was made through
-    this mount and nobody has given it an xattr since.
-    nodeid, lookups, backing and front belong to the front end. Of them the union reads lookups alone, and only whether
-    it is 0: then the front end does not know the node.
+    UNKNOWN until someone needs them. `bare`: it was made through this mount and nobody has given it an xattr since.
+    nodeid, lookups and front belong to the front end. Of them the union reads lookups alone, and only whether it is 0:
+    then the front end does not know the node.
+
+    There may be a million of them: what few have is kept elsewhere, in tables by node.
     """
 
-    __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "busy", "bare", "files",
-                 "names", "nodeid", "lookups", "backing", "front")
+    __slots__ = ("ino", "kind", "layer", "parent", "name", "fd", "linked", "links", "data", "bare", "files",
+                 "names", "nodeid", "lookups", "front")
     is_dir = False
 
     def __init__(self, ino: int, kind: int, layer: int, parent: Dir, name: bytes) -> None:
@@ -42,13 +44,11 @@ class Node:
         self.linked = True
         self.links = NOWHERE
         self.data: tuple[int, bytes] | None = UNKNOWN
-        self.busy = False
         self.bare = False
         self.files: set[File] | None = None
         self.names: set[tuple[Dir, bytes]] | None = None  # every name it is known under, when it has several
         self.nodeid = 0
         self.lookups = 0
-        self.backing = 0
         self.front = 0
 
     @property

@@ -55,6 +55,7 @@ class Stack:
         self.defer_sync = False  # set by a front end that calls settle() from a thread of its own
         self.unsettled: dict[Node, int] = {}
         self.settling: dict[Node, int] = {}
+        self.copying: set[Node] = set()  # their copy-up runs, perhaps with the lock released
         self.lingering: set[Node] = set()  # given back by the front end, but something still needs them
         self.work_fd = -1
         self.index: Index | None = None

@@ -118,6 +118,10 @@ class FakeUnion:
             node = self.nodes[key] = FakeNode(directory, name, st)
         return node, st
 
+    def named(self, directory: FakeNode, name: bytes) -> FakeNode | None:
+        found = self.lookup(directory, name)
+        return None if found is None else found[0]
+
     def stat(self, node: FakeNode) -> os.stat_result:
         return os.stat(node.path()) if node.fd >= 0 else os.lstat(node.path())
 

@@ -28,6 +28,7 @@ class Union(Stack):
 
     # names → nodes
     lookup = _lookup.lookup
+    named = _lookup.named
     stat = _lookup.stat
     nlink = _lookup.nlink
     statx_btime = _lookup.birth_time

@@ -441,7 +441,9 @@ def link_up(stack: Stack, node: Node, directory: Dir, name: bytes) -> None:
     """Make this name of the node one of the upper layer: a lower hard link of a node copied up under another name."""
     copy_up(stack, node)
     copy_up(stack, directory)
-    if node.fd >= 0 or verbs.exists(stack.part_fd(directory, UPPER), name):
+    if node.fd >= 0 or (node.parent, node.name) == (directory, name):
+        return  # it is reached by this very name
+    if verbs.exists(stack.part_fd(directory, UPPER), name):
         return
     set_impure(stack, directory)
     put_quietly(stack, directory, verbs.link, *place(stack, node), name)

@@ -77,7 +77,7 @@ def tmpfile(stack: Stack, directory: Dir, mode: int, flags: int, who: Who) -> tu
     stack.require_writable()
     copy_up(stack, directory)
     fd = stack.part_fd(directory, UPPER)
-    held = _as_caller(stack, who, lambda: verbs.open_unnamed(fd, mode))
+    held = _as_caller(stack, who, verbs.open_unnamed, fd, mode)
     st = os.fstat(held)
     node = Node(stack.inode_number(UPPER, st.st_ino), S_IFREG, UPPER, directory, b"")
     node.linked, node.data = False, HERE
@@ -173,7 +173,7 @@ def _make(stack: Stack, directory: Dir, name: bytes, value: int, who: Who, make:
     fd = stack.part_fd(directory, UPPER)
     if not value & (WHITEOUT | LOWER):
         try:
-            return _as_caller(stack, who, lambda: make(fd, name)), False
+            return _as_caller(stack, who, make, fd, name), False
         except FileExistsError:
             if not is_whiteout(stack, fd, name, verbs.stat(fd, name)):
                 raise
@@ -198,12 +198,12 @@ def _make_staged(stack: Stack, fd: int, made: bytes, who: Who, make: Callable[[i
     """Make it in work, with what it inherits from the directory `fd`."""
     inherited = _inherited(fd)
     if inherited is None:
-        return _as_caller(stack, who, lambda: make(stack.work_fd, made))
+        return _as_caller(stack, who, make, stack.work_fd, made)
     verbs.mkdir(stack.work_fd, _STAGE, 0o700)
     stage = NOWHERE
     try:
         stage = _dress_stage(stack, *inherited)
-        opened = _as_caller(stack, who, lambda: make(stage, made))
+        opened = _as_caller(stack, who, make, stage, made)
         verbs.rename(stage, made, stack.work_fd, made)
         return opened
     finally:
@@ -237,7 +237,7 @@ def _dress_stage(stack: Stack, st: os.stat_result, acl: bytes | None) -> int:
     return stage
 
 
-def _as_caller(stack: Stack, who: Who, make: Callable[[], _R]) -> _R:
+def _as_caller(stack: Stack, who: Who, make: Callable[..., _R], *arguments: object) -> _R:
     """Call with the caller's umask and file system ids; the daemon keeps its capabilities meanwhile.
 
     The kernel has already checked that the caller may do it (default_permissions).
@@ -247,10 +247,10 @@ def _as_caller(stack: Stack, who: Who, make: Callable[[], _R]) -> _R:
         os.umask(umask)
         stack.umask = umask
     if not (uid or gid) or not stack.can_impersonate:
-        return make()
+        return make(*arguments)
     libc.set_fs_ids(uid, gid)
     try:
-        return make()
+        return make(*arguments)
     finally:
         libc.set_fs_ids(0, 0)
 

@@ -57,6 +57,17 @@ def lookup(stack: Stack, directory: Dir, name: bytes) -> tuple[Node, os.stat_res
     return _adopt(stack, directory, name, layer)
 
 
+def named(stack: Stack, directory: Dir, name: bytes) -> Node | None:
+    """lookup() for who needs the node alone: one that is known costs no system call."""
+    node = directory.children.get(name)
+    if node is None:
+        found = lookup(stack, directory, name)
+        return None if found is None else found[0]
+    if stack.lingering:
+        stack.lingering.discard(node)
+    return node
+
+
 def find(stack: Stack, directory: Dir, name: bytes) -> int | None:
     """The layer in which the union finds the name; None where it shows none."""
     value = entry(stack, directory, name)
@@ -362,7 +373,7 @@ def readdir(stack: Stack, directory: Dir, offset: int) -> Iterator[tuple[bytes, 
 
 def require(stack: Stack, directory: Dir, name: bytes) -> Node:
     """The node of a name that must be there. Raises ENOENT."""
-    found = lookup(stack, directory, name)
-    if found is None:
+    node = named(stack, directory, name)
+    if node is None:
         raise OSError(ENOENT, os.strerror(ENOENT), name)
-    return found[0]
+    return node

@@ -13,7 +13,7 @@ from unionfs.layer import verbs
 from unionfs.libc import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT
 from unionfs.union import checks, marks, whiteout
 from unionfs.union.copyup import copy_up, keep_lower_path, link_up, set_impure
-from unionfs.union.lookup import check_name, entry, lookup, require
+from unionfs.union.lookup import check_name, entry, named, require
 from unionfs.union.merge import LOWER, WHITEOUT
 from unionfs.union.node import UPPER, Dir, Node
 from unionfs.union.parts import lower_path
@@ -40,8 +40,7 @@ def rename(stack: Stack, old_dir: Dir, old: bytes, new_dir: Dir, new: bytes, fla
         error = ENOENT if new_dir.removed else EINVAL
         raise OSError(error, os.strerror(error), new)
     source = require(stack, old_dir, old)
-    found = lookup(stack, new_dir, new)
-    target = None if found is None else found[0]
+    target = named(stack, new_dir, new)
     if target is not None and flags & RENAME_NOREPLACE:
         raise OSError(EEXIST, os.strerror(EEXIST), new)
     if target is None and flags & RENAME_EXCHANGE:

@@ -54,8 +54,8 @@ def rmdir(desk: Desk, nodeid: int, name: bytes) -> Reply:
 def rename(desk: Desk, nodeid: int, oldname: bytes, newdir: int, newname: bytes, flags: int) -> Reply:
     union, old, new = desk.union, desk.dirs[nodeid], desk.dirs[newdir]
     if desk.on_loop:
-        moved = union.lookup(old, oldname)
-        if moved is not None and union.slow(moved[0], False):
+        moved = union.named(old, oldname)
+        if moved is not None and union.slow(moved, False):
             return DEFER
     union.rename(old, oldname, new, newname, flags)
     return desk.done()

@@ -107,16 +107,23 @@ class _Timespec(ctypes.Structure):
 
 
 _utimensat = _function("utimensat", _int, _path, _pointer, _int)
+_futimens = _function("futimens", _int, _pointer)
 
 
-def utimensat(dir_fd: int, path: bytes | None, times: tuple[int, int, int, int], flags: int) -> None:
-    """utimensat(2) with (atime s, atime ns, mtime s, mtime ns); UTIME_NOW and UTIME_OMIT stand in the ns fields.
-
-    A path of None means the descriptor itself, which must be really open (not O_PATH).
-    """
-    pair = (_Timespec * 2)(_Timespec(times[0], times[1]), _Timespec(times[2], times[3]))
-    if _utimensat(dir_fd, path, pair, flags):
+def utimensat(dir_fd: int, path: bytes, times: tuple[int, int, int, int], flags: int) -> None:
+    """utimensat(2) with (atime s, atime ns, mtime s, mtime ns); UTIME_NOW and UTIME_OMIT stand in the ns fields."""
+    if _utimensat(dir_fd, path, _timespecs(times), flags):
         raise _fail(path)
+
+
+def futimens(fd: int, times: tuple[int, int, int, int]) -> None:
+    """futimens(3): utimensat of what is open (not O_PATH) at a descriptor."""
+    if _futimens(fd, _timespecs(times)):
+        raise _fail()
+
+
+def _timespecs(times: tuple[int, int, int, int]) -> ctypes.Array[_Timespec]:
+    return (_Timespec * 2)(_Timespec(times[0], times[1]), _Timespec(times[2], times[3]))
 
 
 class _Statx(ctypes.Structure):

@@ -175,7 +175,7 @@ def utimens(fd: int, name: bytes | None, atime: int | None, mtime: int | None) -
         return
     times = *_timespec(atime), *_timespec(mtime)
     if name is None:
-        libc.utimensat(fd, None, times, 0)
+        libc.futimens(fd, times)
     elif name:
         libc.utimensat(fd, name, times, libc.AT_SYMLINK_NOFOLLOW)
     else:

@@ -104,6 +104,16 @@ def test_sigusr1_tells_the_counters(served: Served) -> None:
     assert (served.target / "file").exists()
 
 
+def test_many_writes_ask_for_capabilities_once(served: Served) -> None:
+    """As long as FUSE_HANDLE_KILLPRIV_V2 is agreed on; without it the kernel asks before each."""
+    with (served.target / "file").open("r+b", buffering=0) as file:
+        for _ in range(100):
+            file.write(b"x")
+    os.kill(served.pid, signal.SIGUSR1)
+    wait_until(lambda: "GETXATTR=" in served.log, "the counters")
+    assert "GETXATTR=1 " in served.log
+
+
 def test_an_idle_session_uses_no_processor_time(served: Served) -> None:
     def used() -> int:
         fields = Path(f"/proc/{served.pid}/stat").read_text().rpartition(")")[2].split()

@@ -174,11 +174,22 @@ def lseek(desk: Desk, nodeid: int, fh: int, offset: int, whence: int) -> Reply:
 
 
 def copy_file_range(desk: Desk, nodeid: int, *values: int) -> Reply:
-    return DEFER if desk.on_loop else desk.written(_copy(desk, nodeid, *values))
+    return DEFER if _copies_long(desk, nodeid, *values) else desk.written(_copy(desk, nodeid, *values))
 
 
 def copy_file_range_64(desk: Desk, nodeid: int, *values: int) -> Reply:
-    return DEFER if desk.on_loop else desk.copied(_copy(desk, nodeid, *values))
+    return DEFER if _copies_long(desk, nodeid, *values) else desk.copied(_copy(desk, nodeid, *values))
+
+
+def _copies_long(
+    desk: Desk, nodeid: int, fh_in: int, off_in: int, nodeid_out: int, fh_out: int, _off_out: int, length: int,
+    _flags: int, _uid: int,
+) -> bool:  # fmt: skip
+    """Whether it is not for the loop. `cp` asks for all there may be, so the size of the source counts, too."""
+    if not desk.on_loop:
+        return False
+    there = os.fstat(_file(desk, nodeid, fh_in).fileno()).st_size - off_in
+    return min(length, there) > SHORT or desk.busy(_file(desk, nodeid_out, fh_out).node, True)
 
 
 def _copy(

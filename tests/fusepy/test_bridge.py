@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from unionfs.fusepy_front import bridge
+from unionfs.union import UTIME_NOW
 
 
 class Core:
@@ -94,7 +95,7 @@ def test_a_library_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "nanoseconds", "expected"),
-    [(1, 5, 1_000_000_005), (-1, 5, -999_999_995), (0, 0x3FFFFFFF, -1), (0, 0x3FFFFFFE, None)],
+    [(1, 5, 1_000_000_005), (-1, 5, -999_999_995), (0, 0x3FFFFFFF, UTIME_NOW), (0, 0x3FFFFFFE, None)],
 )
 def test_times(seconds: int, nanoseconds: int, expected: int | None) -> None:
     assert bridge._time(SimpleNamespace(tv_sec=seconds, tv_nsec=nanoseconds)) == expected

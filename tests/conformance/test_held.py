@@ -10,6 +10,8 @@ import signal
 import stat
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Mount
 from tests.lib.asuser import in_child
 from tests.lib.errors import fails
@@ -236,3 +238,41 @@ def test_unlinked_fifo_still_answers(mount: Mount) -> None:
         assert fs.ls() == ["g"]
     finally:
         os.close(reader)
+
+
+def test_an_old_descriptor_when_the_pages_are_gone(mount: Mount) -> None:
+    """What was read before the copy-up may no longer be in memory; then it has to come from the copy."""
+    fs = mount({"f": b"old " * 5000})
+    reader = os.open(fs.path("f"), os.O_RDONLY)
+    try:
+        assert os.pread(reader, 4, 8192) == b"old "
+        fs.write("f", b"new " * 5000, 0)
+        os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(reader, 4, 8192) == b"new "
+        assert os.pread(reader, 20001, 0) == b"new " * 5000
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("how", ["map", "clear the flag"])
+def test_writing_elsewhere_through_a_descriptor_for_appending(mount: Mount, how: str) -> None:
+    """Also while somebody reads it since before the copy-up, so that all goes through the daemon."""
+    fs = mount({"f": b"." * 5000})
+    reader = os.open(fs.path("f"), os.O_RDONLY)
+    fd = os.open(fs.path("f"), os.O_RDWR | os.O_APPEND)
+    try:
+        os.write(fd, b"end")
+        if how == "map":
+            with mmap.mmap(fd, 5000) as view:
+                view[:5] = b"start"
+                view.flush()
+        else:
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_RDWR)
+            os.pwrite(fd, b"start", 0)
+        os.fsync(fd)
+        os.posix_fadvise(reader, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(reader, 9000, 0) == b"start" + b"." * 4995 + b"end"
+    finally:
+        os.close(fd)
+        os.close(reader)
+    assert fs.read("f") == b"start" + b"." * 4995 + b"end"

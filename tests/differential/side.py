@@ -280,3 +280,6 @@ KERNEL_FAILS = {
     ("held_truncate", errno.errorcode[errno.EEXIST]),
     ("held_reopen_write", errno.errorcode[errno.EEXIST]),
 }
+
+# libfuse knows an open file by its path, and of a file in a directory that was removed as well nothing is left of it.
+LIBFUSE_FAILS = {("held_reopen_write", errno.errorcode[errno.ESTALE])}

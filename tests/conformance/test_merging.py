@@ -192,3 +192,11 @@ def test_lower_special_files_work(mount: Mount) -> None:
         assert device.write(b"into nothing") == 12
         assert device.read(10) == b""
     fs.assert_not_copied_up("null")
+
+
+@pytest.mark.engines("unionfs", "fusepy")
+def test_a_whiteout_in_xattr_form_has_to_be_announced(mount: Mount) -> None:
+    """In a directory that does not say that it holds such it is a file like any other (the kernel only lists it)."""
+    fs = mount({"d/f": File(b"", xattrs={"trusted.overlay.whiteout": b"y"})}, {"d/f": "below", "d/g": ""})
+    assert fs.ls("d") == ["f", "g"]
+    assert fs.read("d/f") == b""

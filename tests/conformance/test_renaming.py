@@ -363,3 +363,13 @@ def test_names_with_odd_bytes(mount: Mount) -> None:
 def test_nlink_of_directories(mount: Mount) -> None:
     fs = mount({"d/a": Dir(), "d/b": Dir()})
     assert fs.stat("d").st_nlink in (1, 4)
+
+
+@pytest.mark.engines("unionfs")
+def test_rename_whiteout_of_what_no_lower_has(mount: Mount) -> None:
+    """An overlay whose upper lies in the mount asks for it: the whiteout has to be on the disk."""
+    fs = mount({"low": ""}, stray_whiteouts=True)
+    fs.write("new", b"x")
+    kernel.renameat2(fs.path("new"), fs.path("moved"), kernel.RENAME_WHITEOUT)
+    assert fs.is_whiteout("new")
+    assert fs.ls() == ["low", "moved"]

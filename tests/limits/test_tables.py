@@ -155,6 +155,22 @@ def test_copy_up_far_down(unmounted: Unmounted, few_descriptors: None) -> None:
         assert found[0].upper
 
 
+def test_a_deep_tree_forgotten_from_the_top(unmounted: Unmounted) -> None:
+    """Each directory waits for the one below it, so all go with the last."""
+    chain(unmounted.base / "l", DEEP)
+    union = unmounted.open()
+    with union.lock:
+        before = alive(Dir)
+        chained: list[Node] = [union.root]
+        while len(chained) <= DEEP:
+            chained += (union.lookup(chained[-1], b"d") or ())[:1]  # type: ignore[arg-type]
+        chained.reverse()
+        chained.pop()
+        while chained:
+            union.forget(chained.pop())
+        assert alive(Dir) == before
+
+
 def test_a_deep_tree_left_in_work_is_removed(unmounted: Unmounted, few_descriptors: None) -> None:
     (unmounted.base / "w/work").mkdir()
     chain(unmounted.base / "w/work", 3 * DEEP)

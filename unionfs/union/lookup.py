@@ -295,14 +295,20 @@ def forget(stack: Stack, node: Node) -> None:
     A directory in which others are known (a hard link may be, by another of its names) and a copy that waits for its
     sync stay what they are until then: what leads to them must lead to the same object when they are met again.
     """
-    if node is stack.root:
-        return
-    if (node.is_dir and node.children) or node in stack.unsettled or node in stack.settling:  # type: ignore[attr-defined]
-        stack.lingering.add(node)
-        if node.is_dir:
-            stack.close_parts(node)  # type: ignore[arg-type]
-        return
-    _drop(stack, node)
+    pending = [node]
+    while pending:  # a whole chain of directories may have waited for the last one in it
+        node = pending.pop()
+        if node is stack.root:
+            continue
+        if (node.is_dir and node.children) or node in stack.unsettled or node in stack.settling:  # type: ignore[attr-defined]
+            stack.lingering.add(node)
+            if node.is_dir:
+                stack.close_parts(node)  # type: ignore[arg-type]
+            continue
+        for place_dir in _drop(stack, node):
+            if place_dir in stack.lingering:
+                stack.lingering.discard(place_dir)
+                pending.append(place_dir)
 
 
 def release_lingering(stack: Stack, node: Node) -> None:
@@ -312,7 +318,8 @@ def release_lingering(stack: Stack, node: Node) -> None:
         forget(stack, node)
 
 
-def _drop(stack: Stack, node: Node) -> None:
+def _drop(stack: Stack, node: Node) -> list[Dir]:
+    """Let go of all that is held for a node; the directories that may have waited for that."""
     above = [node.parent]
     for place_dir, name in node.names or ((node.parent, node.name),):
         if place_dir.children.get(name) is node:
@@ -326,9 +333,7 @@ def _drop(stack: Stack, node: Node) -> None:
         node.fd = NOWHERE
     if node.is_dir:
         stack.close_parts(node)  # type: ignore[arg-type]
-    if stack.lingering:
-        for place_dir in above:
-            release_lingering(stack, place_dir)
+    return above if stack.lingering else []
 
 
 # --- listing --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from tests.server.fake import FakeNode, FakeUnion
 from tests.server.kernel import Attr, FakeKernel, setattr_in, u32, u64
 from tests.wire.messages import b4, b8
 from unionfs.server.desk import FED_SIZE
+from unionfs.server.handlers import dirs
 from unionfs.server.readahead import LARGEST, PAUSE
 from unionfs.server.session import Options
 from unionfs.wire import encode
@@ -449,6 +450,16 @@ def test_readdirplus_counts_a_reference_for_each_entry_it_gives(fuse: FakeKernel
     fuse.send(k.FUSE_FORGET, found[b"file"], b8(2))
     assert fuse.silent()
     assert [n.name for n in union.forgotten] == [b"file"]
+
+
+def test_names_far_behind_come_without_attributes(
+    fuse: FakeKernel, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dirs, "PLUS", 4)
+    for name in "abcd":
+        (tree / "dir" / name).touch()
+    body = fuse.good(k.FUSE_READDIRPLUS, fuse.lookup(ROOT, b"dir"), b8(0), b8(0), b4(4096), b4(0), b8(0), b8(0))
+    assert [node != 0 for _name, node, *_ in records(body, True)[2:]] == [True, True, False, False, False]
 
 
 def test_an_entry_that_cannot_be_looked_up_is_listed(

@@ -13,6 +13,8 @@ OLDEST_MINOR = 31  # Linux 5.4; below it what we rely on (explicit invalidation,
 #   POSIX_LOCKS, FLOCK_LOCKS   the kernel locks by itself, correctly, for all processes of this machine
 #   EXPORT_SUPPORT       node ids do not outlive a mount, so file handles cannot
 #   AUTO_INVAL_DATA      pages would be thrown away when a time changes; we say ourselves when they must be
+#   READDIRPLUS_AUTO     who reads all of a directory before he asks for attributes, as find and rm do, would have to
+#                        look up what is beyond the first reply; how far it goes is for the server to say
 #   CREATE_SUPP_GROUP    the VFS has done with groups and the set-group-id bit before we are asked
 WANTED = (
     k.FUSE_ASYNC_READ
@@ -21,7 +23,6 @@ WANTED = (
     | k.FUSE_DONT_MASK
     | k.FUSE_HAS_IOCTL_DIR
     | k.FUSE_DO_READDIRPLUS
-    | k.FUSE_READDIRPLUS_AUTO
     | k.FUSE_ASYNC_DIO
     | k.FUSE_PARALLEL_DIROPS
     | k.FUSE_POSIX_ACL

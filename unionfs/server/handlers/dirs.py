@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from unionfs.union.node import Dir
 
 _DT_DIR = S_IFDIR >> 12
+# Names of a directory that are given with their attributes. The kernel keeps 1 KiB for each, and we half of that: too
+# much for all of a huge directory, when perhaps only names are wanted.
+PLUS = 10_000
 _put_dirent = encode.put_dirent
 _put_direntplus = encode.put_direntplus
 
@@ -66,11 +69,11 @@ def readdirplus(
         if at + 152 + (len(name) + 7 & ~7) > limit:
             break
         try:
-            found = lookup(directory, name)
+            found = lookup(directory, name) if cookie <= PLUS else None
         except OSError:
             found = None  # whoever looks it up will learn why
         if found is None:
-            # Removed since the listing was made, or not to be had: as READDIR would show it.
+            # Far behind, removed since the listing was made, or not to be had: as READDIR would show it.
             at = encode.put_direntplus_bare(out, at, name, ino, dtype, cookie)
             continue
         node, st = found

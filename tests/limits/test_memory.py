@@ -58,21 +58,6 @@ def test_memory_falls_when_files_go(mount: Mount, files: int) -> None:
     wait_until(lambda: descriptors(fs) <= fds + 2, "descriptors to be closed")
 
 
-@pytest.mark.engines("unionfs")
-def test_memory_falls_when_what_was_made_is_forgotten(mount: Mount) -> None:
-    """What the root keeps of each directory's name was made in between, and must not keep all the rest."""
-    fs = mount({})
-    before = resident(fs)
-    for d in range(40):
-        os.mkdir(fs.path(f"{d}"))
-        for i in range(500):
-            os.close(os.open(fs.path(f"{d}/{i}"), os.O_CREAT | os.O_WRONLY))
-    peak = resident(fs)
-    kernel.forget_names(fs.mnt)
-    wait_until(lambda: resident(fs) - before < (peak - before) / 2, "memory to go back")
-    assert len(fs.ls()) == 40
-
-
 @pytest.mark.engines("fusepy")
 def test_files_that_are_gone_take_no_memory(mount: Mount) -> None:
     """It never says that the kernel has forgotten a file; what is gone is let go all the same."""

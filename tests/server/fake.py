@@ -131,9 +131,6 @@ class FakeUnion:
     def statx_btime(self, node: FakeNode) -> tuple[int, int] | None:
         return libc.birth_time(libc.AT_FDCWD, node.path(), libc.AT_SYMLINK_NOFOLLOW)
 
-    def repack_listings(self, most: int) -> None:
-        pass
-
     def forget(self, node: FakeNode) -> None:
         self.forgotten.append(node)
         self.nodes = {key: known for key, known in self.nodes.items() if known is not node}

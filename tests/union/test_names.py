@@ -49,28 +49,6 @@ def test_removing_leaves_what_hides_it() -> None:
     assert own.entries[b"own"] == WHITEOUT
 
 
-def test_repacking_changes_nothing_but_where_the_names_lie() -> None:
-    names = names_of("a", "b", "c")
-    names.several[b"b"] = [0, 2]
-    before = dict(names.entries)
-    kept = next(name for name in names.entries if name == b"c")
-    assert listed(names) == ["a", "b", "c"]
-    names.remove(b"a")
-    names.repack({kept: None})
-    assert names.entries == {**before, b"a": 0}
-    assert names.several == {b"b": [0, 2]}
-    assert listed(names, 3) == ["b", "c"], "offsets are those from before"
-    assert any(name is kept for name in names.entries), "what others hold as well is not doubled"
-
-
-def test_repacking_drops_gone_names_unless_somebody_may_have_an_offset() -> None:
-    names = names_of("a", "b")
-    names.remove(b"a")
-    names.repack(())
-    assert list(names.entries) == [b"b"]
-    assert listed(names) == ["b"]
-
-
 def test_a_listing_ends_although_names_are_made_in_it() -> None:
     names = names_of("a", "b")
     seen = []

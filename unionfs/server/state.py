@@ -114,7 +114,6 @@ class State:
             while nodes[-1] is NOBODY:
                 nodes.pop()
             self.unused = array("Q", [nodeid for nodeid in self.unused if nodeid < len(nodes)])
-            self.union.repack_listings(len(self.unused))
             # Nothing is garbage here. But a full collection gives up what the interpreter keeps for new dicts and
             # lists, and these few keep nearly all memory around them from going back to the system.
             gc.collect()

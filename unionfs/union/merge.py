@@ -22,7 +22,7 @@ from unionfs.union.node import UPPER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from unionfs.union.node import Dir
     from unionfs.union.stack import Stack
@@ -98,23 +98,6 @@ class Names:
             value = entries[name]
             if value & TYPE:
                 yield name, value, index + FIRST_OFFSET + 1 if cookies is None else cookies[index]
-
-    def repack(self, known: Collection[bytes]) -> None:
-        """Make the names and numbers anew, side by side; not the `known` names, which others hold as well.
-
-        They were made in between everything else, and the few of them keep all the memory around them that has
-        become free since from going back to the system.
-        """
-        if self.order is None:  # nobody has an offset
-            self.entries = {name: value for name, value in self.entries.items() if value}
-            self.gone = 0
-        fresh = {name: name if name in known else bytes(memoryview(name)) for name in self.entries}
-        self.entries = {fresh[name]: value + 0 for name, value in self.entries.items()}
-        self.several = {fresh[name]: list(layers) for name, layers in self.several.items()}
-        if self.order is not None:
-            self.order = [fresh[name] for name in self.order]
-        if self.cookies is not None:
-            self.cookies = [cookie + 0 for cookie in self.cookies]
 
     def _compact(self) -> None:
         """Forget names that left nothing behind. The others keep their offsets, for listings under way."""

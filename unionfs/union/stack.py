@@ -274,17 +274,6 @@ class Stack:
         self._listed_names -= self._listed.pop(directory, 0)
         directory.listing = None
 
-    def repack_listings(self, most: int) -> None:
-        """After much was forgotten: keep what is left of listings together; not if it is more than `most` names."""
-        if self._listed_names > most:
-            return
-        pending = [self.root]
-        while pending:
-            directory = pending.pop()
-            if directory.listing is not None:
-                directory.listing.repack(directory.children)
-            pending += [node for node in directory.children.values() if isinstance(node, Dir)]
-
     # --- whiteout forms -----------------------------------------------------------------------------------------
 
     def aufs_in(self, layer: int) -> bool:

@@ -43,8 +43,9 @@ def empty(fs: Mounted) -> None:
     os.rmdir(fs.path("top"))
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.engines("unionfs")
-@pytest.mark.parametrize("files", [20_000, pytest.param(200_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("files", [60_000, pytest.param(200_000, marks=pytest.mark.long)])
 def test_memory_falls_when_files_go(mount: Mount, files: int) -> None:
     fs = mount({})
     fill(fs, 1000)

@@ -56,6 +56,7 @@ def run(compares: type[Machine]) -> str:
     return f"{EXAMPLES} stacks, {compares.compared} operations compared"
 
 
+@pytest.mark.long  # the kernel's overlay differs from itself there now and then, which is not understood yet
 @pytest.mark.timeout(60 + EXAMPLES * STEPS)
 @pytest.mark.engines("overlay", "unionfs", "fusepy")
 def test_no_difference_in_a_user_namespace(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:

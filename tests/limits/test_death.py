@@ -77,10 +77,18 @@ def test_killed_under_load(mount: Mount, moment: int) -> None:
             assert fs.read(f"{name}/f").startswith(b"x" * 1000)
 
 
+def stands_still(pid: int) -> bool:
+    """Whether all threads of a process have been stopped."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
+
 def test_a_client_of_a_daemon_that_stands_still(mount: Mount) -> None:
     """It can be interrupted, and all goes on when the daemon does."""
     fs = mount({"f": "content"})
     os.kill(daemon_of(fs), signal.SIGSTOP)
+    wait_until(lambda: stands_still(daemon_of(fs)), "the daemon to stand still")
     with subprocess.Popen(["cat", fs.path("f")], stdout=subprocess.DEVNULL) as client:
         try:
             waits_in = Path(f"/proc/{client.pid}/wchan")

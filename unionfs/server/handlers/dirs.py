@@ -58,6 +58,7 @@ def readdirplus(
     directory = desk.dirs[nodeid]
     union, out, (valid, valid_ns) = desk.union, desk.out, desk.valid
     lookup, nlink, know = union.lookup, union.nlink, desk.know
+    ahead = desk.state.readahead.going
     nodes = []
     limit = 16 + min(size, len(out) - 16)
     at = 16
@@ -77,7 +78,8 @@ def readdirplus(
             at = encode.put_direntplus_bare(out, at, name, ino, dtype, cookie)
             continue
         node, st = found
-        nodes.append((node, st.st_size))
+        if ahead:
+            nodes.append((node, st.st_size))
         at = _put_direntplus(out, at, name, dtype, cookie, know(node), node.ino, nlink(node, st), st, valid, valid_ns)
     if nodes and desk.state.readahead.wanted():
         desk.state.readahead.read(nodes)

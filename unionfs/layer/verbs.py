@@ -17,6 +17,9 @@ from unionfs import libc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    _R = TypeVar("_R")
 
 NOW = 1 << 80  # no time: the others fit 64 bits of seconds, and may lie before 1970
 
@@ -211,28 +214,23 @@ def truncate(fd: int, name: bytes, size: int) -> None:
 
 
 def getxattr(fd: int, name: bytes | None, key: bytes) -> bytes:
-    if not name:
-        try:
-            return os.getxattr(fd, key)
-        except OSError as error:
-            if error.errno != EBADF:  # O_PATH
-                raise
-    return os.getxattr(at(fd, name), key, follow_symlinks=not name)
+    return _of(os.getxattr, fd, name, key)
 
 
 def listxattr(fd: int, name: bytes | None) -> list[bytes]:
-    found = _xattrs(fd, name)
+    found = _of(os.listxattr, fd, name)
     return [os.fsencode(key) for key in found] if found else []
 
 
-def _xattrs(fd: int, name: bytes | None) -> list[str]:
+def _of(ask: Callable[..., _R], fd: int, name: bytes | None, *arguments: bytes) -> _R:
+    """Ask for xattrs: of what the descriptor stands for through itself, where that is really open."""
     if not name:
         try:
-            return os.listxattr(fd)
+            return ask(fd, *arguments)
         except OSError as error:
             if error.errno != EBADF:  # O_PATH
                 raise
-    return os.listxattr(at(fd, name), follow_symlinks=not name)
+    return ask(at(fd, name), *arguments, follow_symlinks=not name)
 
 
 def setxattr(fd: int, name: bytes | None, key: bytes, value: bytes, flags: int = 0) -> None:

@@ -83,11 +83,4 @@ def mount(engine: str, base: Path, request: pytest.FixtureRequest) -> Iterator[M
         return stack
 
     yield make
-    faults: list[str] = []
-    for stack in stacks:
-        try:
-            stack.close()
-        except AssertionError as e:
-            faults.append(str(e))
-        faults += stack.faults()
-    assert not faults, "\n".join(faults)
+    engines.close_all(stacks)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lib import kernel
-from tests.lib.engines import Mounted, wait_until
+from tests.lib.engines import Mounted, close_all, wait_until
 from tests.lib.errors import fails
 from tests.lib.layers import File, Layer
 
@@ -49,12 +49,8 @@ def limited(engine: str) -> Iterator[Callable[[Layer], Mounted]]:
         _run("mkfs.btrfs", "-q", image)
         _run("mount", "-o", "loop", image, place)
         yield make
-        for fs in stacks:
-            fs.close()
-            assert fs.faults() == []
+        close_all(stacks)
     finally:
-        for fs in stacks:
-            fs.close()
         if os.path.ismount(place):
             kernel.umount(place)
         shutil.rmtree(base)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib import kernel
-from tests.lib.engines import Mounted, wait_until
+from tests.lib.engines import Mounted, close_all, wait_until
 from tests.lib.errors import fails
 from tests.lib.layers import Dir, File, Layer
 
@@ -33,18 +33,12 @@ def small(engine: str) -> Iterator[Callable[..., Mounted]]:
         stacks.append(Mounted(engine, f"{base}/s", [layer]))
         return stacks[-1]
 
-    faults: list[str] = []
     try:
         yield make
-        for fs in stacks:
-            fs.close()
-            faults += fs.faults()
+        close_all(stacks)
     finally:
-        for fs in stacks:
-            fs.close()
         kernel.umount(base)
         shutil.rmtree(base)
-    assert not faults, "\n".join(faults)
 
 
 def upper_files(fs: Mounted) -> list[str]:

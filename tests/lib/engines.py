@@ -273,3 +273,15 @@ def _inside(directory: str):  # type: ignore[no-untyped-def]
     finally:
         os.fchdir(before)
         os.close(before)
+
+
+def close_all(stacks: Sequence[Mounted]) -> None:
+    """Unmounts all of them; then each must be as `faults` wants it."""
+    faults: list[str] = []
+    for stack in stacks:
+        try:
+            stack.close()
+        except AssertionError as e:
+            faults.append(str(e))
+        faults += stack.faults()
+    assert not faults, "\n".join(faults)
